@@ -1,0 +1,1 @@
+//! Measures which parameter-efficient fine-tuning modules a model and task need.

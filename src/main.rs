@@ -1,0 +1,3 @@
+//! The `autopeft` program.
+
+fn main() {}
