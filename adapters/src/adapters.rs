@@ -1,6 +1,6 @@
 //! Makes the layers of a model, with what the configuration attaches to each.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -34,6 +34,7 @@ struct Registry {
     parameters: Vec<Arc<Parameter>>,
     sites: Vec<Site>,
     fresh: Vec<String>,
+    scales: HashMap<String, f64>,
     used: HashSet<String>,
 }
 
@@ -96,6 +97,11 @@ impl Adapters {
     /// Paths of the head modules that the checkpoint did not have, so that they start at random.
     pub fn fresh(&self) -> Vec<String> {
         self.registry().fresh.clone()
+    }
+
+    /// Factor of the low-rank product of the module with this path, `alpha / r`; 1 where there is none.
+    pub fn lora_scale(&self, module: &str) -> f64 {
+        self.registry().scales.get(module).copied().unwrap_or(1.0)
     }
 
     /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
@@ -176,6 +182,7 @@ impl Adapters {
             .as_ref()
             .map_or((1.0, 0.0), |plan| (plan.scale, plan.dropout));
         if let Some(plan) = &plan.lora {
+            self.registry().scales.insert(path.clone(), plan.scale);
             lora = self.lora_blocks(&path, plan, &weight).in_module(&path)?;
         }
         let bias = if !bias {
