@@ -1,0 +1,102 @@
+//! The tiny checkpoints of `tests/fixtures/models` with the values that `transformers` computes for them
+//! (`tests/fixtures/make.py`).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use autopeft::models::checkpoint::Checkpoint;
+use autopeft::models::{self, Config, Head, Inputs, Model};
+use autopeft_adapters::Adapters;
+use candle_core::{DType, Device, Tensor};
+
+/// One folder of fixtures.
+pub struct Golden {
+    pub name: String,
+    pub config: Config,
+    pub checkpoint: Arc<Checkpoint>,
+    pub inputs: Inputs,
+    /// By the names of the table in `tests/fixtures/README.md`.
+    pub expected: HashMap<String, Tensor>,
+}
+
+/// The folder of fixtures with this name.
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Every model of the fixtures, by name.
+pub fn models() -> Vec<Golden> {
+    let mut names: Vec<String> = std::fs::read_dir(folder("models"))
+        .expect("the fixtures are committed")
+        .map(|entry| entry.expect("a readable folder").file_name())
+        .map(|name| name.into_string().expect("a plain name"))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "no fixtures");
+    names.iter().map(|name| Golden::open(name)).collect()
+}
+
+impl Golden {
+    /// Opens `tests/fixtures/models/{name}`.
+    pub fn open(name: &str) -> Self {
+        let folder = folder("models").join(name);
+        let expected = candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
+            .expect("expected values");
+        let numbers = |name: &str| {
+            expected
+                .get(name)
+                .map(|ids| ids.to_dtype(DType::U32).expect("token numbers"))
+        };
+        let input_ids = numbers("input_ids").expect("input_ids");
+        let inputs = Inputs {
+            token_type_ids: numbers("token_type_ids").unwrap_or_else(|| zeros_like(&input_ids)),
+            attention_mask: numbers("attention_mask").expect("attention_mask"),
+            input_ids,
+        };
+        Self {
+            name: name.to_string(),
+            config: Config::read(&folder.join("config.json")).expect("a configuration"),
+            checkpoint: Arc::new(Checkpoint::open_folder(&folder).expect("a checkpoint")),
+            inputs,
+            expected,
+        }
+    }
+
+    /// The model with its layers from `adapters`.
+    pub fn model(&self, adapters: &Adapters, head: Head, dtype: DType) -> Box<dyn Model> {
+        models::load(
+            &self.config,
+            &self.checkpoint,
+            adapters,
+            head,
+            dtype,
+            &Device::Cpu,
+        )
+        .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+}
+
+fn zeros_like(ids: &Tensor) -> Tensor {
+    ids.zeros_like().expect("zeros")
+}
+
+/// Fails unless `|got - expected| <= absolute + relative · |expected|` everywhere.
+pub fn assert_close(got: &Tensor, expected: &Tensor, relative: f64, absolute: f64, what: &str) {
+    assert_eq!(got.dims(), expected.dims(), "{what}: shapes differ");
+    let numbers = |tensor: &Tensor| -> Vec<f64> {
+        tensor
+            .to_dtype(DType::F64)
+            .and_then(|tensor| tensor.flatten_all()?.to_vec1())
+            .expect("numbers")
+    };
+    for (position, (got, expected)) in numbers(got).iter().zip(numbers(expected)).enumerate() {
+        let error = (got - expected).abs();
+        assert!(
+            error <= absolute + relative * expected.abs(),
+            "{what}: {got} is not {expected} (number {position}, error {error:.1e})"
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! The families compute what `transformers` and AdapterHub's `adapters` compute.
+
+mod golden;
+
+use autopeft::models::{self, Head, HeadSource, Inputs, ModelError, Pooling};
+use autopeft_adapters::{Adapters, BottleneckPlan, BottleneckStyle, Kind, LoraTargets, Pass, Superset, ops};
+use candle_core::{DType, Device, Tensor};
+use golden::{Golden, assert_close};
+
+/// Golden numbers are exact values rounded to f32, so this bounds our own rounding.
+const TOLERANCE: f64 = 1e-5;
+
+fn logits(golden: &Golden, head: Head, dtype: DType) -> Tensor {
+    let model = golden.model(&Adapters::none(), head, dtype);
+    model.forward(&golden.inputs, &Pass::eval()).expect("logits")
+}
+
+#[test]
+fn classifiers_have_the_logits_of_transformers() {
+    let mut checked = Vec::new();
+    for golden in golden::models() {
+        let Some(expected) = golden.expected.get("logits") else {
+            continue;
+        };
+        for dtype in [DType::F32, DType::F64] {
+            let got = logits(&golden, Head::new(3), dtype);
+            assert_close(
+                &got,
+                expected,
+                TOLERANCE,
+                TOLERANCE,
+                &format!("{} {dtype:?}", golden.name),
+            );
+        }
+        checked.push(golden.config.model_type);
+    }
+    for model_type in models::SUPPORTED {
+        assert!(
+            checked.iter().any(|checked| checked == model_type),
+            "no fixture of {model_type}"
+        );
+    }
+}
+
+/// A head that shows what it reads: as many labels as hidden units, the weight is the identity.
+fn transparent(golden: &Golden, pooling: Pooling) -> Tensor {
+    let hidden = golden.config.hidden_size;
+    let adapters = Adapters::none();
+    let head = Head {
+        num_labels: hidden,
+        pooling,
+        source: HeadSource::Fresh,
+    };
+    let model = golden.model(&adapters, head, DType::F32);
+    for parameter in adapters.parameters() {
+        assert_eq!(parameter.module(), "classifier");
+        let value = match parameter.name().as_str() {
+            "classifier.weight" => Tensor::eye(hidden, DType::F32, &Device::Cpu),
+            _ => Tensor::zeros(hidden, DType::F32, &Device::Cpu),
+        };
+        parameter.set(&value.expect("a tensor")).expect("the same shape");
+    }
+    model.forward(&golden.inputs, &Pass::eval()).expect("logits")
+}
+
+#[test]
+fn mean_pooling_has_the_mean_over_the_tokens_of_every_checkpoint() {
+    for golden in golden::models() {
+        let got = transparent(&golden, Pooling::Mean);
+        assert_close(
+            &got,
+            &golden.expected["mean_pooled"],
+            TOLERANCE,
+            TOLERANCE,
+            &golden.name,
+        );
+    }
+}
+
+#[test]
+fn the_pooler_of_a_bare_encoder_is_used() {
+    let golden = Golden::open("bert-bare");
+    let got = transparent(&golden, Pooling::Default);
+    assert_close(
+        &got,
+        &golden.expected["pooler_output"],
+        TOLERANCE,
+        TOLERANCE,
+        "pooler",
+    );
+}
+
+#[test]
+fn half_precision_stays_close() {
+    let golden = Golden::open("bert");
+    for dtype in [DType::BF16, DType::F16] {
+        let got = logits(&golden, Head::new(3), dtype);
+        // bf16 has 8 bits of mantissa, and logits are of size 1.
+        assert_close(
+            &got,
+            &golden.expected["logits"],
+            0.05,
+            0.05,
+            &format!("{dtype:?}"),
+        );
+    }
+}
+
+#[test]
+fn head_modules_that_the_checkpoint_lacks_start_fresh_and_are_listed() {
+    let cases: [(&str, &[&str]); 7] = [
+        ("bert", &[]),
+        ("bert-bare", &["classifier"]),
+        ("bert-bare-no-pooler", &["bert.pooler.dense", "classifier"]),
+        ("roberta", &[]),
+        ("roberta-bare", &["classifier.dense", "classifier.out_proj"]),
+        ("roberta-masked-lm", &["classifier.dense", "classifier.out_proj"]),
+        ("distilbert-bare", &["pre_classifier", "classifier"]),
+    ];
+    for (name, expected) in cases {
+        let golden = Golden::open(name);
+        let adapters = Adapters::none();
+        let model = golden.model(&adapters, Head::new(3), DType::F32);
+        assert_eq!(adapters.fresh(), expected, "{name}");
+        assert_eq!(model.num_labels(), 3);
+    }
+}
+
+#[test]
+fn a_head_for_another_number_of_labels_is_refused_unless_a_fresh_one_is_asked_for() {
+    for name in ["bert", "roberta", "distilbert"] {
+        let golden = Golden::open(name);
+        let load = |source| {
+            let head = Head {
+                source,
+                ..Head::new(5)
+            };
+            let adapters = Adapters::none();
+            models::load(
+                &golden.config,
+                &golden.checkpoint,
+                &adapters,
+                head,
+                DType::F32,
+                &Device::Cpu,
+            )
+        };
+        let error = load(HeadSource::Checkpoint).expect_err("another shape");
+        let text = error.to_string();
+        assert!(text.contains("[3, 16]") && text.contains("[5, 16]"), "{text}");
+        assert!(error.hint().expect("a hint").contains("fresh head"));
+        let model = load(HeadSource::Fresh).expect("a fresh head");
+        let got = model.forward(&golden.inputs, &Pass::eval()).expect("logits");
+        assert_eq!(got.dim(1).expect("a matrix"), 5);
+    }
+}
+
+#[test]
+fn padding_and_company_change_no_logits() {
+    for name in ["bert", "roberta", "distilbert"] {
+        let golden = Golden::open(name);
+        let model = golden.model(&Adapters::none(), Head::new(3), DType::F64);
+        let mask = golden.inputs.attention_mask.to_vec2::<u32>().expect("a matrix");
+        let lengths: Vec<usize> = mask.iter().map(|row| row.iter().sum::<u32>() as usize).collect();
+        assert!(
+            lengths.iter().min() < lengths.iter().max(),
+            "{name}: all of one length"
+        );
+        let together = model.forward(&golden.inputs, &Pass::eval()).expect("logits");
+        for (row, &length) in lengths.iter().enumerate() {
+            let cut = |tensor: &Tensor| {
+                tensor
+                    .narrow(0, row, 1)
+                    .and_then(|row| row.narrow(1, 0, length)?.contiguous())
+                    .expect("a row")
+            };
+            let alone = Inputs {
+                input_ids: cut(&golden.inputs.input_ids),
+                token_type_ids: cut(&golden.inputs.token_type_ids),
+                attention_mask: cut(&golden.inputs.attention_mask),
+            };
+            let alone = model.forward(&alone, &Pass::eval()).expect("logits");
+            let expected = together.narrow(0, row, 1).expect("a row");
+            assert_close(&alone, &expected, 0.0, 1e-12, &format!("{name}, row {row}"));
+        }
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let golden = Golden::open("roberta");
+    let model = golden.model(&Adapters::none(), Head::new(3), DType::F32);
+    let run = |inputs: &Inputs| model.forward(inputs, &Pass::eval());
+    let padded = |sequences: &[Vec<u32>]| Inputs::padded(sequences, 1, &Device::Cpu).expect("a batch");
+
+    // 42 rows of positions, two of them for numbers up to the padding token.
+    assert!(run(&padded(&[vec![5; 40]])).is_ok());
+    let error = run(&padded(&[vec![5; 41]])).expect_err("too long");
+    assert_eq!(
+        error.to_string(),
+        "a sequence of 41 tokens is longer than the model's 40 positions"
+    );
+
+    let beyond = u32::try_from(golden.config.vocab_size).expect("a small vocabulary");
+    let error = run(&padded(&[vec![5], vec![5, beyond]])).expect_err("no such token");
+    assert!(
+        error.to_string().starts_with("example 1, token 1: token id is"),
+        "{error}"
+    );
+
+    let mut inputs = padded(&[vec![5, 6]]);
+    inputs.token_type_ids = Tensor::ones((1, 2), DType::U32, &Device::Cpu).expect("ones");
+    let error = run(&inputs).expect_err("no such type");
+    assert!(matches!(
+        error,
+        ModelError::OutOfVocabulary {
+            what: "token type",
+            ..
+        }
+    ));
+
+    inputs.attention_mask = Tensor::ones((1, 3), DType::U32, &Device::Cpu).expect("ones");
+    assert!(matches!(
+        run(&inputs),
+        Err(ModelError::Inputs {
+            name: "attention_mask",
+            ..
+        })
+    ));
+    assert!(matches!(run(&padded(&[])), Err(ModelError::Inputs { .. })));
+}
+
+#[test]
+fn bottlenecks_have_the_logits_and_gradients_of_adapterhub() {
+    use BottleneckStyle::{Houlsby, Parallel, Pfeiffer};
+    // Adapter, model, style, reduction factor, layers left out, as in `make_adapterhub.py`.
+    let cases: [(&str, &str, BottleneckStyle, f64, &[&str]); 7] = [
+        ("pfeiffer", "bert", Pfeiffer, 4.0, &[]),
+        ("houlsby", "bert", Houlsby, 4.0, &[]),
+        ("parallel", "bert", Parallel, 4.0, &[]),
+        ("roberta-pfeiffer", "roberta", Pfeiffer, 2.0, &[]),
+        ("distilbert-houlsby", "distilbert", Houlsby, 4.0, &[]),
+        ("distilbert-parallel", "distilbert", Parallel, 2.0, &[]),
+        ("pfeiffer-one-layer", "bert", Pfeiffer, 8.0, &["layer.0."]),
+    ];
+    for (name, model, style, reduction_factor, exclude) in cases {
+        let golden = Golden::open(model);
+        let adapters = Adapters::superset(
+            Superset {
+                lora: None,
+                lora_targets: LoraTargets::AllLinear,
+                bias: false,
+                inert_bias: false,
+                norm: false,
+                bottleneck: Some(BottleneckPlan::new(style, reduction_factor)),
+                base: false,
+                exclude: Superset::patterns(exclude).expect("patterns"),
+            },
+            0,
+        );
+        let model = golden.model(&adapters, Head::new(3), DType::F32);
+        let folder = golden::folder("adapterhub").join(name);
+        let load = |file: &str| candle_core::safetensors::load(folder.join(file), &Device::Cpu);
+        let stored = load("adapter.safetensors").expect("the adapter");
+        let head = load("model_head.safetensors").unwrap_or_default(); // some have none
+        let expected = load("expected.safetensors").expect("expected values");
+        let key = |parameter: &autopeft_adapters::Parameter| {
+            let part = parameter
+                .part()
+                .name()
+                .replace("adapter_down.", "adapter_down.0.");
+            format!("{}.adapters.golden.{part}", parameter.module())
+        };
+        let mut set = 0;
+        for parameter in adapters.parameters() {
+            if parameter.kind() == Kind::Bottleneck {
+                let key = key(&parameter);
+                let value = stored.get(&key).unwrap_or_else(|| panic!("{name} has no {key}"));
+                parameter.set(value).expect("the same shape");
+                set += 1;
+            } else if let Some(value) = head.get(&parameter.name()) {
+                parameter.set(value).expect("the same shape");
+            }
+        }
+        assert_eq!(set, stored.len(), "{name}: tensors without a place");
+
+        let pass = Pass::train(0);
+        let logits = model.forward(&golden.inputs, &pass).expect("logits");
+        assert_close(&logits, &expected["logits"], TOLERANCE, TOLERANCE, name);
+        let labels = expected["labels"].to_dtype(DType::U32).expect("labels");
+        let loss = ops::cross_entropy(&logits, &labels).expect("a loss");
+        let gradients = pass.backward(&loss).expect("gradients");
+        for parameter in adapters.parameters() {
+            if parameter.kind() == Kind::Bottleneck {
+                let got = gradients.get(parameter.index()).expect("a gradient");
+                let key = format!("grad.{}", key(&parameter));
+                assert_close(got, &expected[&key], 1e-3, TOLERANCE, &format!("{name} {key}"));
+            }
+        }
+    }
+}
