@@ -324,6 +324,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::select::fixed_cases(256))]
+
         #[test]
         fn display_reads_back_to_the_same_budget(count in 1..9_000_000_000_000_000_usize, percent in 1e-9..=100.0_f64) {
             prop_assert_eq!(parse(&Budget::Count(count).to_string()), Ok(Budget::Count(count)));

@@ -5,8 +5,8 @@
 //! both; `P·b_S` and the residual slope `b_j − A_jS·P·b_S` in the last row; and `−b_Sᵀ·P·b_S` in the corner.
 //! So every one-step question (what does adding `j` gain, what does dropping `i` cost, what does exchanging them
 //! change) is answered from four numbers, and a step costs `K²`.
-//! Source: Goodnight 1979, *A tutorial on the SWEEP operator*, The American Statistician 33(3), section 4; here in
-//! its symmetric form.
+//! Source: Goodnight 1979, *A tutorial on the SWEEP operator*, The American Statistician 33(3); here in its
+//! symmetric form.
 
 /// A quadratic model `bᵀη − ½ ηᵀAη` of `K` groups, conditioned on the swept ones.
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ impl Sweep {
         }
     }
 
-    /// Whether the whole matrix is positive definite; leaves everything swept if it is.
-    pub(super) fn is_positive_definite(mut self) -> bool {
+    /// Whether the whole matrix is positive definite.
+    pub(super) fn all_pivots_positive(mut self) -> bool {
         let count = self.width - 1;
         let scales: Vec<f64> = (0..count).map(|k| self.at(k, k)).collect();
         for (pivot, scale) in scales.into_iter().enumerate() {
@@ -163,10 +163,10 @@ mod tests {
 
     #[test]
     fn an_indefinite_matrix_is_recognised() {
-        assert!(example().is_positive_definite());
+        assert!(example().all_pivots_positive());
         let indefinite = [1.0, 2.0, 2.0, 1.0];
-        assert!(!Sweep::new(&[1.0, 1.0], &indefinite, &[0.0; 2]).is_positive_definite());
-        assert!(Sweep::new(&[1.0, 1.0], &indefinite, &[1.1; 2]).is_positive_definite());
-        assert!(!Sweep::new(&[1.0], &[0.0], &[0.0]).is_positive_definite());
+        assert!(!Sweep::new(&[1.0, 1.0], &indefinite, &[0.0; 2]).all_pivots_positive());
+        assert!(Sweep::new(&[1.0, 1.0], &indefinite, &[1.1; 2]).all_pivots_positive());
+        assert!(!Sweep::new(&[1.0], &[0.0], &[0.0]).all_pivots_positive());
     }
 }
