@@ -1,1 +1,3 @@
 //! Measures which parameter-efficient fine-tuning modules a model and task need.
+
+pub mod models;

@@ -1,6 +1,6 @@
 //! Makes the layers of a model, with what the configuration attaches to each.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -15,7 +15,7 @@ use crate::kind::{Kind, Part};
 use crate::linear::{Linear, LoraBlock, Value};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::parameter::{Parameter, State};
-use crate::plan::{Loaded, LoraPlan, Plan, Site, SiteShape, Superset};
+use crate::plan::{BottleneckPlan, Loaded, LoraPlan, ModulePlan, Plan, Site, SiteShape, Superset};
 use crate::{Error, Result};
 
 /// Standard deviation of a fresh head's weights (`initializer_range` of the BERT family).
@@ -34,6 +34,7 @@ struct Registry {
     parameters: Vec<Arc<Parameter>>,
     sites: Vec<Site>,
     fresh: Vec<String>,
+    plans: HashMap<String, ModulePlan>,
     used: HashSet<String>,
 }
 
@@ -96,6 +97,18 @@ impl Adapters {
     /// Paths of the head modules that the checkpoint did not have, so that they start at random.
     pub fn fresh(&self) -> Vec<String> {
         self.registry().fresh.clone()
+    }
+
+    /// Factor of the low-rank product of the module with this path, `alpha / r`; 1 where there is none.
+    pub fn lora_scale(&self, module: &str) -> f64 {
+        let registry = self.registry();
+        let plan = registry.plans.get(module).and_then(|plan| plan.lora.as_ref());
+        plan.map_or(1.0, |lora| lora.scale)
+    }
+
+    /// Sizes of the bottleneck adapter at the module with this path.
+    pub fn bottleneck_plan(&self, module: &str) -> Option<BottleneckPlan> {
+        self.registry().plans.get(module).and_then(|plan| plan.bottleneck)
     }
 
     /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
@@ -334,12 +347,18 @@ impl Adapters {
         ))
     }
 
-    fn visit(&self, path: &str, shape: SiteShape) -> crate::plan::ModulePlan {
-        self.registry().sites.push(Site {
+    fn visit(&self, path: &str, shape: SiteShape) -> ModulePlan {
+        let plan = self.plan.module(path, shape);
+        let mut registry = self.registry();
+        registry.sites.push(Site {
             path: path.to_string(),
             shape,
         });
-        self.plan.module(path, shape)
+        // The norm and the adapter that share a path, as in AdapterHub's layout, are separate visits.
+        let known = registry.plans.entry(path.to_string()).or_default();
+        known.lora = plan.lora.clone().or(known.lora.take());
+        known.bottleneck = plan.bottleneck.or(known.bottleneck);
+        plan
     }
 
     fn register(&self, module: &str, kind: Kind, part: Part, initial: Tensor) -> Result<Arc<Parameter>> {

@@ -25,6 +25,7 @@ pub mod adapterhub;
 mod adapters;
 mod bottleneck;
 mod error;
+mod files;
 mod kind;
 mod linear;
 mod merge;

@@ -137,7 +137,7 @@ enum Mode {
     Eval,
     Train {
         tape: Arc<Tape>,
-        dropout: Mutex<ChaCha8Rng>,
+        dropout: Option<Mutex<ChaCha8Rng>>,
     },
     Measure {
         tape: Arc<Tape>,
@@ -172,7 +172,15 @@ impl Pass {
     pub fn train(seed: u64) -> Self {
         Self(Mode::Train {
             tape: Tape::new(),
-            dropout: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            dropout: Some(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
+        })
+    }
+
+    /// A pass for gradients of the trainable parameters without dropout, as in a measurement.
+    pub fn gradients() -> Self {
+        Self(Mode::Train {
+            tape: Tape::new(),
+            dropout: None,
         })
     }
 
@@ -220,7 +228,11 @@ impl Pass {
 
     /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
     pub(crate) fn dropout_mask(&self, rate: f64, like: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let Mode::Train { dropout, .. } = &self.0 else {
+        let Mode::Train {
+            dropout: Some(dropout),
+            ..
+        } = &self.0
+        else {
             return Ok(None);
         };
         if rate <= 0.0 {

@@ -1,0 +1,3 @@
+//! Model families, and the reader of their checkpoints.
+
+pub mod checkpoint;
