@@ -30,7 +30,9 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 pub use error::CheckpointError;
+pub(crate) use error::{conversion_command, listed};
 pub use files::{INDEX_FILE, Index, SINGLE_FILE, weight_files};
+pub(crate) use files::{file_names, is_other_format};
 use source::Source;
 use values::Scan;
 
