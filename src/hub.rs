@@ -132,7 +132,7 @@ pub fn resolve_with_progress(
 enum Message {
     Alive,
     Download(Download),
-    Done(Result<ModelFiles, HubError>),
+    Done(Box<Result<ModelFiles, HubError>>),
 }
 
 /// Downloads on a second thread and gives up when it has said nothing for `options.timeout`.
@@ -150,7 +150,7 @@ fn fetch_watched(
         .name("hub".into())
         .spawn(move || {
             // A closed channel means that the caller has given up.
-            let _ = sender.send(Message::Done(worker.run()));
+            let _ = sender.send(Message::Done(Box::new(worker.run())));
         });
     spawned.map_err(|source| HubError::Cache {
         path: options.cache_folder(),
@@ -160,7 +160,7 @@ fn fetch_watched(
         match receiver.recv_timeout(options.timeout) {
             Ok(Message::Alive) => {}
             Ok(Message::Download(download)) => on_download(download),
-            Ok(Message::Done(result)) => return result,
+            Ok(Message::Done(result)) => return *result,
             Err(RecvTimeoutError::Timeout) => {
                 return Err(HubError::Stalled {
                     endpoint: options.endpoint().into(),
