@@ -15,7 +15,7 @@ use crate::kind::{Kind, Part};
 use crate::linear::{Linear, LoraBlock, Value};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::parameter::{Parameter, State};
-use crate::plan::{Loaded, LoraPlan, Plan, Site, SiteShape, Superset};
+use crate::plan::{BottleneckPlan, Loaded, LoraPlan, ModulePlan, Plan, Site, SiteShape, Superset};
 use crate::{Error, Result};
 
 /// Standard deviation of a fresh head's weights (`initializer_range` of the BERT family).
@@ -34,7 +34,7 @@ struct Registry {
     parameters: Vec<Arc<Parameter>>,
     sites: Vec<Site>,
     fresh: Vec<String>,
-    scales: HashMap<String, f64>,
+    plans: HashMap<String, ModulePlan>,
     used: HashSet<String>,
 }
 
@@ -51,8 +51,8 @@ impl Adapters {
     }
 
     /// Attaches what an exported adapter holds: the folder has `adapter_config.json` and
-    /// `adapter_model.safetensors` as Hugging Face PEFT writes them, a folder `bottleneck` as AdapterHub
-    /// writes it, or both.
+    /// `adapter_model.safetensors` as Hugging Face PEFT writes them; or a folder `bottleneck` as AdapterHub
+    /// writes it, with or without a folder `peft` beside it.
     ///
     /// # Errors
     /// When the files are missing, malformed, or use a feature that is not computed here.
@@ -60,7 +60,10 @@ impl Adapters {
         let mut loaded = Loaded::default();
         let bottleneck = folder.join(crate::adapterhub::FOLDER);
         let has_bottleneck = bottleneck.is_dir();
-        if folder.join(crate::peft::CONFIG_FILE).exists() || !has_bottleneck {
+        let beside = folder.join(crate::peft::FOLDER);
+        if beside.is_dir() {
+            crate::peft::read(&beside, &mut loaded)?;
+        } else if folder.join(crate::peft::CONFIG_FILE).exists() || !has_bottleneck {
             crate::peft::read(folder, &mut loaded)?;
         }
         if has_bottleneck {
@@ -101,7 +104,20 @@ impl Adapters {
 
     /// Factor of the low-rank product of the module with this path, `alpha / r`; 1 where there is none.
     pub fn lora_scale(&self, module: &str) -> f64 {
-        self.registry().scales.get(module).copied().unwrap_or(1.0)
+        let registry = self.registry();
+        let plan = registry
+            .plans
+            .get(module)
+            .and_then(|plan| plan.lora.as_ref());
+        plan.map_or(1.0, |lora| lora.scale)
+    }
+
+    /// Sizes of the bottleneck adapter at the module with this path.
+    pub fn bottleneck_plan(&self, module: &str) -> Option<BottleneckPlan> {
+        self.registry()
+            .plans
+            .get(module)
+            .and_then(|plan| plan.bottleneck)
     }
 
     /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
@@ -131,7 +147,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When the checkpoint lacks a tensor or has it in another shape.
-    pub fn linear(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+    pub fn linear(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
         self.make_linear(in_features, out_features, true, false, vb)
     }
 
@@ -139,7 +160,12 @@ impl Adapters {
     ///
     /// # Errors
     /// As for [`Adapters::linear`].
-    pub fn linear_no_bias(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+    pub fn linear_no_bias(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
         self.make_linear(in_features, out_features, false, false, vb)
     }
 
@@ -182,7 +208,6 @@ impl Adapters {
             .as_ref()
             .map_or((1.0, 0.0), |plan| (plan.scale, plan.dropout));
         if let Some(plan) = &plan.lora {
-            self.registry().scales.insert(path.clone(), plan.scale);
             lora = self.lora_blocks(&path, plan, &weight).in_module(&path)?;
         }
         let bias = if !bias {
@@ -254,8 +279,12 @@ impl Adapters {
             self.registry().fresh.push(path.clone());
             let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
             let mut random = self.random(&path);
-            let weight = draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
-            (weight, Tensor::zeros(out_features, vb.dtype(), vb.device())?)
+            let weight =
+                draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
+            (
+                weight,
+                Tensor::zeros(out_features, vb.dtype(), vb.device())?,
+            )
         };
         let weight = Value::Trained(self.register(&path, Kind::Head, Part::Weight, weight)?);
         let bias = Value::Trained(self.register(&path, Kind::Head, Part::Bias, bias)?);
@@ -266,7 +295,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When the checkpoint lacks a tensor or has it in another shape.
-    pub fn layer_norm(&self, hidden_size: usize, epsilon: f64, vb: VarBuilder) -> Result<LayerNorm> {
+    pub fn layer_norm(
+        &self,
+        hidden_size: usize,
+        epsilon: f64,
+        vb: VarBuilder,
+    ) -> Result<LayerNorm> {
         let path = vb.prefix();
         let plan = self.visit(
             &path,
@@ -315,7 +349,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When a tensor cannot be made.
-    pub fn bottleneck(&self, hidden_size: usize, place: Place, vb: VarBuilder) -> Result<Bottleneck> {
+    pub fn bottleneck(
+        &self,
+        hidden_size: usize,
+        place: Place,
+        vb: VarBuilder,
+    ) -> Result<Bottleneck> {
         let path = vb.prefix();
         let plan = self.visit(&path, SiteShape::Bottleneck { hidden_size, place });
         let Some(plan) = plan.bottleneck else {
@@ -341,15 +380,27 @@ impl Adapters {
         ))
     }
 
-    fn visit(&self, path: &str, shape: SiteShape) -> crate::plan::ModulePlan {
-        self.registry().sites.push(Site {
+    fn visit(&self, path: &str, shape: SiteShape) -> ModulePlan {
+        let plan = self.plan.module(path, shape);
+        let mut registry = self.registry();
+        registry.sites.push(Site {
             path: path.to_string(),
             shape,
         });
-        self.plan.module(path, shape)
+        // The norm and the adapter that share a path, as in AdapterHub's layout, are separate visits.
+        let known = registry.plans.entry(path.to_string()).or_default();
+        known.lora = plan.lora.clone().or(known.lora.take());
+        known.bottleneck = plan.bottleneck.or(known.bottleneck);
+        plan
     }
 
-    fn register(&self, module: &str, kind: Kind, part: Part, initial: Tensor) -> Result<Arc<Parameter>> {
+    fn register(
+        &self,
+        module: &str,
+        kind: Kind,
+        part: Part,
+        initial: Tensor,
+    ) -> Result<Arc<Parameter>> {
         let mut registry = self.registry();
         let state = if kind == Kind::Base {
             State::Frozen

@@ -80,7 +80,11 @@ impl Gradients {
     }
 }
 
-fn add(entries: &mut HashMap<usize, Tensor>, index: usize, gradient: Tensor) -> candle_core::Result<()> {
+fn add(
+    entries: &mut HashMap<usize, Tensor>,
+    index: usize,
+    gradient: Tensor,
+) -> candle_core::Result<()> {
     let sum = match entries.remove(&index) {
         Some(before) => (before + gradient)?,
         None => gradient,
@@ -137,7 +141,7 @@ enum Mode {
     Eval,
     Train {
         tape: Arc<Tape>,
-        dropout: Mutex<ChaCha8Rng>,
+        dropout: Option<Mutex<ChaCha8Rng>>,
     },
     Measure {
         tape: Arc<Tape>,
@@ -172,7 +176,15 @@ impl Pass {
     pub fn train(seed: u64) -> Self {
         Self(Mode::Train {
             tape: Tape::new(),
-            dropout: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            dropout: Some(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
+        })
+    }
+
+    /// A pass for gradients of the trainable parameters without dropout, as in a measurement.
+    pub fn gradients() -> Self {
+        Self(Mode::Train {
+            tape: Tape::new(),
+            dropout: None,
         })
     }
 
@@ -213,14 +225,24 @@ impl Pass {
                 .then(|| Wanted::Gradients(tape.clone())),
             Mode::Measure { tape, directions } => parameters
                 .into_iter()
-                .any(|parameter| parameter.is_active() && directions.get(parameter.index()).is_some())
+                .any(|parameter| {
+                    parameter.is_active() && directions.get(parameter.index()).is_some()
+                })
                 .then(|| Wanted::Tangents(tape.clone(), directions.clone())),
         }
     }
 
     /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
-    pub(crate) fn dropout_mask(&self, rate: f64, like: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let Mode::Train { dropout, .. } = &self.0 else {
+    pub(crate) fn dropout_mask(
+        &self,
+        rate: f64,
+        like: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let Mode::Train {
+            dropout: Some(dropout),
+            ..
+        } = &self.0
+        else {
             return Ok(None);
         };
         if rate <= 0.0 {
@@ -232,7 +254,13 @@ impl Pass {
             Err(poisoned) => poisoned.into_inner(),
         };
         let mask: Vec<f32> = (0..like.elem_count())
-            .map(|_| if random.random::<f64>() < rate { 0.0 } else { keep })
+            .map(|_| {
+                if random.random::<f64>() < rate {
+                    0.0
+                } else {
+                    keep
+                }
+            })
             .collect();
         Tensor::from_vec(mask, like.shape(), &Device::Cpu)?
             .to_dtype(like.dtype())?
