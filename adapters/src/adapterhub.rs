@@ -218,20 +218,103 @@ struct FullConfig {
     config: Value,
 }
 
+/// The keys of a bottleneck configuration that change what is computed.
 #[derive(Deserialize)]
 struct BottleneckConfig {
-    reduction_factor: f64,
+    #[serde(default)]
+    mh_adapter: bool,
+    #[serde(default)]
+    output_adapter: bool,
+    reduction_factor: ReductionFactor,
     non_linearity: Activation,
     #[serde(default)]
     original_ln_before: bool,
+    #[serde(default = "yes")]
+    original_ln_after: bool,
+    /// Also a string, for an order that is not computed here.
+    #[serde(default = "true_value")]
+    residual_before_ln: Value,
+    #[serde(default)]
+    adapter_residual_before_ln: bool,
     #[serde(default)]
     is_parallel: bool,
+    /// Also a string, for a learned factor.
     #[serde(default = "one")]
-    scaling: f64,
+    scaling: Value,
+    #[serde(default)]
+    leave_out: Vec<usize>,
 }
 
-const fn one() -> f64 {
-    1.0
+/// One number, or numbers by layer with a `default`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReductionFactor {
+    Everywhere(f64),
+    ByLayer(BTreeMap<String, f64>),
+}
+
+fn one() -> Value {
+    json!(1.0)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn true_value() -> Value {
+    Value::Bool(true)
+}
+
+impl BottleneckConfig {
+    /// Whether this part of a union is the one for a place.
+    fn covers(&self, place: Place, layer: Option<usize>) -> bool {
+        let wanted = match place {
+            Place::Attention => self.mh_adapter,
+            Place::FeedForward => self.output_adapter,
+        };
+        wanted && layer.is_none_or(|layer| !self.leave_out.contains(&layer))
+    }
+
+    /// What the module in this layer computes, or the feature that is not computed here.
+    fn plan(&self, layer: Option<usize>) -> std::result::Result<BottleneckPlan, String> {
+        if !self.original_ln_after
+            || self.adapter_residual_before_ln
+            || self.residual_before_ln != Value::Bool(true)
+        {
+            return Err("another order of residual and LayerNorm".to_string());
+        }
+        let reduction_factor = match &self.reduction_factor {
+            ReductionFactor::Everywhere(factor) => Some(*factor),
+            ReductionFactor::ByLayer(factors) => layer
+                .and_then(|layer| factors.get(&layer.to_string()))
+                .or_else(|| factors.get("default"))
+                .copied(),
+        };
+        Ok(BottleneckPlan {
+            style: match (self.is_parallel, self.original_ln_before) {
+                (true, _) => BottleneckStyle::Parallel,
+                (_, true) => BottleneckStyle::Pfeiffer,
+                _ => BottleneckStyle::Houlsby,
+            },
+            reduction_factor: reduction_factor
+                .filter(|factor| *factor > 0.0)
+                .ok_or("a layer without a reduction factor")?,
+            non_linearity: self.non_linearity,
+            scaling: self
+                .scaling
+                .as_f64()
+                .ok_or_else(|| format!("the scaling {}", self.scaling))?,
+        })
+    }
+}
+
+/// The place of a module that holds an adapter, by the names of the supported families.
+fn place_of(module: &str) -> Place {
+    if module.ends_with(".attention.output") || module.ends_with(".attention_adapters") {
+        Place::Attention
+    } else {
+        Place::FeedForward
+    }
 }
 
 /// Adds what an AdapterHub folder holds.
@@ -244,25 +327,11 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
     let text =
         std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
     let full: FullConfig = serde_json::from_str(&text).map_err(malformed)?;
-    let part = match full
-        .config
-        .get("configs")
-        .and_then(|configs| configs.get(0))
-    {
-        Some(first) => first.clone(),
-        None => full.config,
-    };
-    let config: BottleneckConfig = serde_json::from_value(part).map_err(malformed)?;
-    let plan = BottleneckPlan {
-        style: match (config.is_parallel, config.original_ln_before) {
-            (true, _) => BottleneckStyle::Parallel,
-            (_, true) => BottleneckStyle::Pfeiffer,
-            _ => BottleneckStyle::Houlsby,
-        },
-        reduction_factor: config.reduction_factor,
-        non_linearity: config.non_linearity,
-        scaling: config.scaling,
-    };
+    let parts: Vec<BottleneckConfig> = match full.config.get("configs") {
+        Some(parts) => serde_json::from_value(parts.clone()),
+        None => serde_json::from_value(full.config).map(|part| vec![part]),
+    }
+    .map_err(malformed)?;
     let infix = format!(".adapters.{}.", full.name);
     for (name, tensor) in crate::files::read_tensors(&folder.join(WEIGHTS_FILE))? {
         let Some((module, part)) = name.split_once(&infix) else {
@@ -271,6 +340,18 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
                 feature: format!("a tensor named `{name}`"),
             });
         };
+        let (place, layer) = (place_of(module), layer_of(module));
+        let covering = parts.iter().find(|part| part.covers(place, layer));
+        let Some(covering) = covering else {
+            return Err(Error::Malformed {
+                path: path.clone(),
+                reason: format!("it leaves out `{module}`, which has weights"),
+            });
+        };
+        let plan = covering.plan(layer).map_err(|feature| Error::Unsupported {
+            path: path.clone(),
+            feature,
+        })?;
         loaded
             .modules
             .entry(module.to_string())

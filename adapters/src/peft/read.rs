@@ -52,6 +52,14 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
             }
         } else if plain.contains(".lora_") {
             return Err(unsupported(&format!("a tensor named `{name}`")));
+        } else if module.ends_with(".original_module") {
+            // With `bias: all`, PEFT also saves the bias that a saved module had in the base model.
+        } else if let Some(module) = module.strip_suffix(".modules_to_save") {
+            // The same bias once more, under the name of PEFT's wrapper.
+            let name = format!("{module}.{part}");
+            if !tensors.contains_key(&format!("{PREFIX}{name}")) {
+                loaded.values.insert(name, tensor.clone());
+            }
         } else {
             let module = module
                 .strip_suffix(".base_layer")
