@@ -16,18 +16,32 @@ const TOLERANCE: f64 = 1e-5;
 /// Holds the logits and gradients with the adapter in `folder` to `expected.safetensors` of `golden`.
 fn check(golden: &Path, folder: &Path, our_name: impl Fn(&str) -> String) {
     let what = golden.display();
-    let name = golden.file_name().and_then(|name| name.to_str()).expect("a plain name");
+    let name = golden
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a plain name");
     // Fixtures on BERT need not say so in their name.
-    let model = ["roberta", "distilbert"].into_iter().find(|model| name.starts_with(model));
+    let model = ["roberta", "distilbert"]
+        .into_iter()
+        .find(|model| name.starts_with(model));
     let base = Golden::open(model.unwrap_or("bert"));
-    let expected = candle_core::safetensors::load(golden.join("expected.safetensors"), &Device::Cpu)
-        .expect("expected values");
+    let expected =
+        candle_core::safetensors::load(golden.join("expected.safetensors"), &Device::Cpu)
+            .expect("expected values");
 
     let adapters = Adapters::load(folder).unwrap_or_else(|error| panic!("{what}: {error}"));
     let model = base.model(&adapters, Head::new(3), DType::F32);
-    adapters.check_used().unwrap_or_else(|error| panic!("{what}: {error}"));
+    adapters
+        .check_used()
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     let logits = model.forward(&base.inputs, &Pass::eval()).expect("logits");
-    assert_close(&logits, &expected["logits"], TOLERANCE, TOLERANCE, &what.to_string());
+    assert_close(
+        &logits,
+        &expected["logits"],
+        TOLERANCE,
+        TOLERANCE,
+        &what.to_string(),
+    );
 
     let pass = Pass::train(0);
     let logits = model.forward(&base.inputs, &pass).expect("logits");
@@ -88,7 +102,8 @@ fn bottlenecks_of_adapterhub_have_its_logits_and_gradients() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         copy_without_dropout(&golden, &folder.path().join("bottleneck"));
         check(&golden, folder.path(), |key| {
-            key.replace(".adapters.golden.", ".").replace("adapter_down.0.", "adapter_down.")
+            key.replace(".adapters.golden.", ".")
+                .replace("adapter_down.0.", "adapter_down.")
         });
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use autopeft::models::{Head, HiddenActivation, Model, Pooling};
 use autopeft_adapters::{
-    Adapters, BottleneckPlan, BottleneckStyle, Directions, Kind, LoraPlan, LoraTargets, Parameter, Part,
-    Pass, State, Superset, ops,
+    Adapters, BottleneckPlan, BottleneckStyle, Directions, Kind, LoraPlan, LoraTargets, Parameter,
+    Part, Pass, State, Superset, ops,
 };
 use candle_core::{DType, Device, Tensor};
 use golden::{Golden, assert_close};
@@ -36,11 +36,15 @@ fn everything(style: BottleneckStyle) -> Superset {
 
 /// The fixtures with gradients; all rows of one batch, which are of different lengths.
 fn classifiers() -> Vec<Golden> {
-    let mut goldens = golden::models();
+    let mut goldens = Golden::all();
     goldens.retain(|golden| golden.expected.keys().any(|name| name.starts_with("grad.")));
     assert!(!goldens.is_empty(), "no fixtures with gradients");
     for golden in &goldens {
-        let mask = golden.inputs.attention_mask.to_vec2::<u32>().expect("a matrix");
+        let mask = golden
+            .inputs
+            .attention_mask
+            .to_vec2::<u32>()
+            .expect("a matrix");
         assert!(
             mask.iter().any(|row| row.contains(&0)),
             "{}: nothing is padded",
@@ -51,10 +55,17 @@ fn classifiers() -> Vec<Golden> {
 }
 
 fn labels(golden: &Golden) -> Tensor {
-    golden.expected["labels"].to_dtype(DType::U32).expect("labels")
+    golden.expected["labels"]
+        .to_dtype(DType::U32)
+        .expect("labels")
 }
 
-fn attach(golden: &Golden, head: Head, style: BottleneckStyle, dtype: DType) -> (Box<dyn Model>, Adapters) {
+fn attach(
+    golden: &Golden,
+    head: Head,
+    style: BottleneckStyle,
+    dtype: DType,
+) -> (Box<dyn Model>, Adapters) {
     let adapters = Adapters::superset(everything(style), 7);
     let model = golden.model(&adapters, head, dtype);
     for parameter in adapters.parameters() {
@@ -117,7 +128,10 @@ fn gradients_equal_those_of_pytorch() {
                     continue; // what PyTorch's model does not have
                 }
                 let name = format!("grad.{}.{}", parameter.module(), parameter.part().name());
-                let expected = golden.expected.get(&name).unwrap_or_else(|| panic!("no {name}"));
+                let expected = golden
+                    .expected
+                    .get(&name)
+                    .unwrap_or_else(|| panic!("no {name}"));
                 let got = gradients
                     .get(parameter.index())
                     .unwrap_or_else(|| panic!("none for {name}"));
@@ -130,7 +144,10 @@ fn gradients_equal_those_of_pytorch() {
                 );
                 compared += 1;
             }
-            let available = golden.expected.keys().filter(|name| name.starts_with("grad."));
+            let available = golden
+                .expected
+                .keys()
+                .filter(|name| name.starts_with("grad."));
             assert_eq!(
                 compared,
                 available.count(),
@@ -172,7 +189,9 @@ fn check_finite_differences(
     let logits = forward(&pass);
     let derivatives: Vec<_> = (0..3)
         .map(|label| {
-            let sum = logits.narrow(1, label, 1).and_then(|column| column.sum_all());
+            let sum = logits
+                .narrow(1, label, 1)
+                .and_then(|column| column.sum_all());
             pass.backward(&sum.expect("a sum")).expect("derivatives")
         })
         .collect();
@@ -199,21 +218,37 @@ fn check_finite_differences(
         assert_eq!(gradient.dims(), parameter.initial().dims(), "{what}");
         let along = (gradient * direction).and_then(|product| product.sum_all());
         let expected = slope(&above.1, &below.1);
-        assert_close(&along.expect("a sum"), &expected, TOLERANCE, TOLERANCE, &what);
+        assert_close(
+            &along.expect("a sum"),
+            &expected,
+            TOLERANCE,
+            TOLERANCE,
+            &what,
+        );
 
         let slopes = slope(&above.0, &below.0); // (batch, labels)
         for (label, derivatives) in derivatives.iter().enumerate() {
             let got = derivatives
                 .get(parameter.index())
                 .unwrap_or_else(|| panic!("none for {what}"));
-            let expected = slopes.narrow(1, label, 1).and_then(|column| column.squeeze(1));
-            assert_close(got, &expected.expect("a column"), TOLERANCE, TOLERANCE, &what);
+            let expected = slopes
+                .narrow(1, label, 1)
+                .and_then(|column| column.squeeze(1));
+            assert_close(
+                got,
+                &expected.expect("a column"),
+                TOLERANCE,
+                TOLERANCE,
+                &what,
+            );
         }
 
         // The key's bias shifts all scores of a query alike; everything else must have an effect.
         let inert = parameter.kind() == Kind::Bias
             && (parameter.module().ends_with(".key") || parameter.module().ends_with(".k_lin"));
-        let largest = numbers(gradient).iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        let largest = numbers(gradient)
+            .iter()
+            .fold(0.0f64, |most, x| most.max(x.abs()));
         assert_eq!(
             largest < 1e-12,
             inert,
@@ -252,9 +287,12 @@ fn mean_pooling_and_every_activation_have_the_gradients_of_finite_differences() 
         ..Head::new(3)
     };
     for name in FAMILIES {
-        check_finite_differences(&Golden::open(name), mean, BottleneckStyle::Houlsby, |parameter| {
-            parameter.index() % 11 == 0
-        });
+        check_finite_differences(
+            &Golden::open(name),
+            mean,
+            BottleneckStyle::Houlsby,
+            |parameter| parameter.index() % 11 == 0,
+        );
     }
     let mut golden = Golden::open("bert");
     for activation in [
@@ -263,9 +301,12 @@ fn mean_pooling_and_every_activation_have_the_gradients_of_finite_differences() 
         HiddenActivation::Silu,
     ] {
         golden.config.activation = activation;
-        check_finite_differences(&golden, Head::new(3), BottleneckStyle::Houlsby, |parameter| {
-            parameter.index() % 11 == 0
-        });
+        check_finite_differences(
+            &golden,
+            Head::new(3),
+            BottleneckStyle::Houlsby,
+            |parameter| parameter.index() % 11 == 0,
+        );
     }
 }
 
@@ -296,6 +337,12 @@ fn frozen_parameters_get_no_gradient_and_pass_it_on() {
         let one = gradients();
         assert_eq!(one.len(), 1, "{name}");
         let (got, expected) = (one.get(lowest.index()), all.get(lowest.index()));
-        assert_close(got.expect("one"), expected.expect("all"), 1e-12, 1e-12, name);
+        assert_close(
+            got.expect("one"),
+            expected.expect("all"),
+            1e-12,
+            1e-12,
+            name,
+        );
     }
 }

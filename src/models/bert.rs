@@ -63,7 +63,12 @@ impl Model for Bert {
 }
 
 impl BertHead {
-    fn load(config: &Config, adapters: &Adapters, head: Head, vb: &VarBuilder) -> Result<Self, ModelError> {
+    fn load(
+        config: &Config,
+        adapters: &Adapters,
+        head: Head,
+        vb: &VarBuilder,
+    ) -> Result<Self, ModelError> {
         let hidden = config.hidden_size;
         if head.pooling == Pooling::Mean {
             return Ok(Self::Mean(MeanHead::load(config, adapters, head, vb)?));
@@ -102,7 +107,11 @@ pub(super) struct Embeddings {
 }
 
 impl Embeddings {
-    pub(super) fn load(config: &Config, adapters: &Adapters, vb: VarBuilder) -> Result<Self, ModelError> {
+    pub(super) fn load(
+        config: &Config,
+        adapters: &Adapters,
+        vb: VarBuilder,
+    ) -> Result<Self, ModelError> {
         let hidden = config.hidden_size;
         let table = |rows: usize, name: &str| vb.pp(name).get((rows, hidden), "weight");
         Ok(Self {
@@ -141,7 +150,11 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn load(config: &Config, adapters: &Adapters, vb: VarBuilder) -> Result<Self, ModelError> {
+    pub(super) fn load(
+        config: &Config,
+        adapters: &Adapters,
+        vb: VarBuilder,
+    ) -> Result<Self, ModelError> {
         let layers = (0..config.num_layers)
             .map(|index| Layer::load(config, adapters, vb.pp("layer").pp(index)))
             .collect::<Result<_, _>>()?;
@@ -201,14 +214,19 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor, ModelError> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         let (query, key) = (self.query.forward(x, pass)?, self.key.forward(x, pass)?);
         let value = self.value.forward(x, pass)?;
         let context = ops::attention(&query, &key, &value, mask, self.attention)?;
         let block = self.attention_dense.forward(&context, pass)?;
-        let attended = self
-            .attention_adapter
-            .finish_block(&block, x, &self.attention_norm, pass)?;
+        let attended =
+            self.attention_adapter
+                .finish_block(&block, x, &self.attention_norm, pass)?;
         let inner = self
             .activation
             .forward(&self.intermediate.forward(&attended, pass)?)?;

@@ -67,9 +67,10 @@ impl Config {
     /// something that is not computed (relative positions, a decoder, another activation). All faults are
     /// reported together.
     pub fn parse(json: &[u8]) -> Result<Self, ModelError> {
-        let keys: Map<String, Value> = serde_json::from_slice(json).map_err(|error| ModelError::Json {
-            reason: error.to_string(),
-        })?;
+        let keys: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| ModelError::Json {
+                reason: error.to_string(),
+            })?;
         let model_type = match keys.get("model_type").and_then(Value::as_str) {
             Some(model_type) => model_type.to_string(),
             None => return Err(ModelError::NoModelType),
@@ -219,7 +220,9 @@ impl Reader<'_> {
         }
         for key in ["is_decoder", "add_cross_attention"] {
             if self.present(key) == Some(&Value::Bool(true)) {
-                self.fault(format!("`{key}` is set, but only encoders can classify here"));
+                self.fault(format!(
+                    "`{key}` is set, but only encoders can classify here"
+                ));
             }
         }
         if self
@@ -256,7 +259,8 @@ impl Reader<'_> {
         match size.and_then(|size| usize::try_from(size).ok()) {
             Some(size) => size,
             None => {
-                self.faults.push(format!("`{key}` is {value}, expected a size"));
+                self.faults
+                    .push(format!("`{key}` is {value}, expected a size"));
                 default
             }
         }
@@ -281,11 +285,15 @@ impl Reader<'_> {
         let Some(value) = self.present(key) else {
             return default;
         };
-        match value.as_f64().filter(|epsilon| (0.0..1.0).contains(epsilon)) {
+        match value
+            .as_f64()
+            .filter(|epsilon| (0.0..1.0).contains(epsilon))
+        {
             Some(epsilon) => epsilon,
             None => {
-                self.faults
-                    .push(format!("`{key}` is {value}, expected a small positive number"));
+                self.faults.push(format!(
+                    "`{key}` is {value}, expected a small positive number"
+                ));
                 default
             }
         }
@@ -301,7 +309,10 @@ impl Reader<'_> {
         match known {
             Some((_, activation)) => *activation,
             None => {
-                let names: Vec<&str> = HiddenActivation::NAMES.iter().map(|(name, _)| *name).collect();
+                let names: Vec<&str> = HiddenActivation::NAMES
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .collect();
                 let fault = format!("`{key}` is {value}, supported are {}", names.join(", "));
                 self.faults.push(fault);
                 HiddenActivation::Gelu
@@ -366,20 +377,31 @@ mod tests {
     #[test]
     fn heads_must_divide_the_hidden_size() {
         let error = bert(|keys| drop(keys.insert("num_attention_heads".into(), 5.into())));
-        assert!(error.unwrap_err().to_string().contains("not a multiple of the 5"));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("not a multiple of the 5")
+        );
     }
 
     #[test]
     fn an_unknown_model_type_lists_the_supported_ones() {
         let error = bert(|keys| drop(keys.insert("model_type".into(), "t5".into()))).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("`t5`") && text.contains("xlm-roberta"), "{text}");
+        assert!(
+            text.contains("`t5`") && text.contains("xlm-roberta"),
+            "{text}"
+        );
         assert!(error.hint().unwrap().contains("CONTRIBUTING.md"));
     }
 
     #[test]
     fn what_is_not_a_model_configuration_is_refused() {
-        assert!(matches!(Config::parse(b"[1]"), Err(ModelError::Json { .. })));
+        assert!(matches!(
+            Config::parse(b"[1]"),
+            Err(ModelError::Json { .. })
+        ));
         assert!(matches!(Config::parse(b"{}"), Err(ModelError::NoModelType)));
     }
 

@@ -49,7 +49,13 @@ impl DistilBert {
             position: table(config.max_positions, "position_embeddings")?,
             embedding_norm: adapters.layer_norm(hidden, epsilon, embeddings.pp("LayerNorm"))?,
             layers: (0..config.num_layers)
-                .map(|index| Layer::load(config, adapters, distilbert.pp("transformer.layer").pp(index)))
+                .map(|index| {
+                    Layer::load(
+                        config,
+                        adapters,
+                        distilbert.pp("transformer.layer").pp(index),
+                    )
+                })
                 .collect::<Result<_, _>>()?,
             head: DistilBertHead::load(config, adapters, head, &vb)?,
         })
@@ -80,7 +86,12 @@ impl Model for DistilBert {
 }
 
 impl DistilBertHead {
-    fn load(config: &Config, adapters: &Adapters, head: Head, vb: &VarBuilder) -> Result<Self, ModelError> {
+    fn load(
+        config: &Config,
+        adapters: &Adapters,
+        head: Head,
+        vb: &VarBuilder,
+    ) -> Result<Self, ModelError> {
         let hidden = config.hidden_size;
         if head.pooling == Pooling::Mean {
             return Ok(Self::Mean(MeanHead::load(config, adapters, head, vb)?));
@@ -135,24 +146,39 @@ impl Layer {
             out: adapters.linear(hidden, hidden, attention.pp("out_lin"))?,
             attention_norm: adapters.layer_norm(hidden, epsilon, vb.pp("sa_layer_norm"))?,
             // AdapterHub keeps these in modules of their own.
-            attention_adapter: adapters.bottleneck(hidden, Place::Attention, vb.pp("attention_adapters"))?,
+            attention_adapter: adapters.bottleneck(
+                hidden,
+                Place::Attention,
+                vb.pp("attention_adapters"),
+            )?,
             lin1: adapters.linear(hidden, inner, ffn.pp("lin1"))?,
             activation: config.activation,
             lin2: adapters.linear(inner, hidden, ffn.pp("lin2"))?,
             output_norm: adapters.layer_norm(hidden, epsilon, vb.pp("output_layer_norm"))?,
-            output_adapter: adapters.bottleneck(hidden, Place::FeedForward, vb.pp("output_adapters"))?,
+            output_adapter: adapters.bottleneck(
+                hidden,
+                Place::FeedForward,
+                vb.pp("output_adapters"),
+            )?,
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor, ModelError> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         let (query, key) = (self.query.forward(x, pass)?, self.key.forward(x, pass)?);
         let value = self.value.forward(x, pass)?;
         let context = ops::attention(&query, &key, &value, mask, self.attention)?;
         let block = self.out.forward(&context, pass)?;
-        let attended = self
-            .attention_adapter
-            .finish_block(&block, x, &self.attention_norm, pass)?;
-        let inner = self.activation.forward(&self.lin1.forward(&attended, pass)?)?;
+        let attended =
+            self.attention_adapter
+                .finish_block(&block, x, &self.attention_norm, pass)?;
+        let inner = self
+            .activation
+            .forward(&self.lin1.forward(&attended, pass)?)?;
         let block = self.lin2.forward(&inner, pass)?;
         Ok(self
             .output_adapter

@@ -106,15 +106,16 @@ impl ModelError {
             Self::Io { .. } | Self::Json { .. } | Self::NoModelType => {
                 Some("point to a folder made by `save_pretrained`, or to a model on the hub".into())
             }
-            Self::UnsupportedModelType { .. } => {
-                Some("CONTRIBUTING.md says how to add a model family: one file and one variant".into())
-            }
-            Self::Config { .. } => {
-                Some("compare the file with the one of the model that this one was made from".into())
-            }
-            Self::HeadShape { .. } => {
-                Some("start the task with a fresh head, or check the number of labels in the data".into())
-            }
+            Self::UnsupportedModelType { .. } => Some(
+                "CONTRIBUTING.md says how to add a model family: one file and one variant".into(),
+            ),
+            Self::Config { .. } => Some(
+                "compare the file with the one of the model that this one was made from".into(),
+            ),
+            Self::HeadShape { .. } => Some(
+                "start the task with a fresh head, or check the number of labels in the data"
+                    .into(),
+            ),
             Self::TooLong { max_length, .. } => {
                 Some(format!("cut sequences at {max_length} tokens or fewer"))
             }

@@ -39,7 +39,9 @@ impl Head {
         }
         let name = match (config.family, self.pooling) {
             (Family::Roberta, Pooling::Default) => "classifier.out_proj.weight",
-            (Family::Bert | Family::DistilBert, Pooling::Default) | (_, Pooling::Mean) => "classifier.weight",
+            (Family::Bert | Family::DistilBert, Pooling::Default) | (_, Pooling::Mean) => {
+                "classifier.weight"
+            }
         };
         let expected = [self.num_labels, config.hidden_size];
         match (self.source, checkpoint.shape(name)) {
@@ -63,9 +65,8 @@ impl Head {
         let vb = match self.source {
             HeadSource::Checkpoint => vb,
             // The same path over no tensors.
-            HeadSource::Fresh => {
-                VarBuilder::from_tensors(HashMap::new(), vb.dtype(), vb.device()).set_prefix(vb.prefix())
-            }
+            HeadSource::Fresh => VarBuilder::from_tensors(HashMap::new(), vb.dtype(), vb.device())
+                .set_prefix(vb.prefix()),
         };
         Ok(adapters.head(in_features, out_features, vb)?)
     }
@@ -107,7 +108,12 @@ impl MeanHead {
         head: Head,
         vb: &VarBuilder,
     ) -> Result<Self, ModelError> {
-        let classifier = head.layer(config.hidden_size, head.num_labels, adapters, vb.pp("classifier"))?;
+        let classifier = head.layer(
+            config.hidden_size,
+            head.num_labels,
+            adapters,
+            vb.pp("classifier"),
+        )?;
         Ok(Self { classifier })
     }
 

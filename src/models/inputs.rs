@@ -20,7 +20,11 @@ impl Inputs {
     ///
     /// # Errors
     /// When a tensor cannot be made.
-    pub fn padded(sequences: &[Vec<u32>], pad_token_id: u32, device: &Device) -> Result<Self, ModelError> {
+    pub fn padded(
+        sequences: &[Vec<u32>],
+        pad_token_id: u32,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let length = sequences.iter().map(Vec::len).max().unwrap_or(0);
         let shape = (sequences.len(), length);
         let fill = |value: &dyn Fn(&[u32], usize) -> u32| {
@@ -31,7 +35,9 @@ impl Inputs {
             Tensor::from_vec(numbers, shape, device)
         };
         Ok(Self {
-            input_ids: fill(&|sequence, position| sequence.get(position).copied().unwrap_or(pad_token_id))?,
+            input_ids: fill(&|sequence, position| {
+                sequence.get(position).copied().unwrap_or(pad_token_id)
+            })?,
             token_type_ids: Tensor::zeros(shape, DType::U32, device)?,
             attention_mask: fill(&|sequence, position| u32::from(position < sequence.len()))?,
         })
@@ -98,7 +104,8 @@ impl Inputs {
             _ => mask,
         };
         Ok(Some(
-            mask.to_dtype(dtype)?.to_device(self.attention_mask.device())?,
+            mask.to_dtype(dtype)?
+                .to_device(self.attention_mask.device())?,
         ))
     }
 }

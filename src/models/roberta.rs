@@ -51,7 +51,11 @@ impl Model for Roberta {
             .iter()
             .flat_map(|row| position_ids(row, self.config.pad_token_id))
             .collect();
-        let numbers = Tensor::from_vec(numbers, inputs.input_ids.dims2()?, inputs.input_ids.device())?;
+        let numbers = Tensor::from_vec(
+            numbers,
+            inputs.input_ids.dims2()?,
+            inputs.input_ids.device(),
+        )?;
         let positions = look_up(&self.embeddings.position, &numbers)?; // (batch, sequence, hidden)
         let embedded = self.embeddings.forward(inputs, &positions, pass)?;
         let hidden = self.encoder.forward(embedded, inputs, pass)?;
@@ -68,7 +72,12 @@ impl Model for Roberta {
 }
 
 impl RobertaHead {
-    fn load(config: &Config, adapters: &Adapters, head: Head, vb: &VarBuilder) -> Result<Self, ModelError> {
+    fn load(
+        config: &Config,
+        adapters: &Adapters,
+        head: Head,
+        vb: &VarBuilder,
+    ) -> Result<Self, ModelError> {
         let hidden = config.hidden_size;
         if head.pooling == Pooling::Mean {
             return Ok(Self::Mean(MeanHead::load(config, adapters, head, vb)?));

@@ -20,31 +20,43 @@ pub struct Golden {
     pub expected: HashMap<String, Tensor>,
 }
 
-/// The folder of fixtures with this name.
-pub fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+/// The folders in `tests/fixtures/{kind}`, by name; there is at least one.
+pub fn folders(kind: &str) -> Vec<PathBuf> {
+    let parent = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
-        .join(name)
-}
-
-/// Every model of the fixtures, by name.
-pub fn models() -> Vec<Golden> {
-    let mut names: Vec<String> = std::fs::read_dir(folder("models"))
+        .join(kind);
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(parent)
         .expect("the fixtures are committed")
-        .map(|entry| entry.expect("a readable folder").file_name())
-        .map(|name| name.into_string().expect("a plain name"))
+        .map(|entry| entry.expect("a readable folder").path())
         .collect();
-    names.sort();
-    assert!(!names.is_empty(), "no fixtures");
-    names.iter().map(|name| Golden::open(name)).collect()
+    folders.sort();
+    assert!(!folders.is_empty(), "no fixtures of {kind}");
+    folders
 }
 
 impl Golden {
+    /// Every model of the fixtures.
+    pub fn all() -> Vec<Self> {
+        let name = |folder: &PathBuf| {
+            folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        };
+        folders("models")
+            .iter()
+            .filter_map(name)
+            .map(|name| Self::open(&name))
+            .collect()
+    }
+
     /// Opens `tests/fixtures/models/{name}`.
     pub fn open(name: &str) -> Self {
-        let folder = folder("models").join(name);
-        let expected = candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
-            .expect("expected values");
+        let folders = folders("models");
+        let folder = folders.iter().find(|folder| folder.ends_with(name));
+        let folder = folder.unwrap_or_else(|| panic!("no fixture {name}"));
+        let expected =
+            candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
+                .expect("expected values");
         let numbers = |name: &str| {
             expected
                 .get(name)
