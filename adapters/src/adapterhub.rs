@@ -57,7 +57,11 @@ pub struct AdapterHubSummary {
 /// # Errors
 /// [`Error::NotExpressible`] when there is none, or when the adapters differ in style; and on input or
 /// output errors.
-pub fn write(folder: &Path, adapters: &Adapters, options: &AdapterHubOptions) -> Result<AdapterHubSummary> {
+pub fn write(
+    folder: &Path,
+    adapters: &Adapters,
+    options: &AdapterHubOptions,
+) -> Result<AdapterHubSummary> {
     let refuse = |reason: &str| Error::NotExpressible {
         target: "AdapterHub",
         reason: reason.to_string(),
@@ -91,7 +95,8 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &AdapterHubOptions) ->
         let SiteShape::Bottleneck { hidden_size, place } = site.shape else {
             continue;
         };
-        let layer = layer_of(&site.path).ok_or_else(|| refuse("a bottleneck lies outside of the layers"))?;
+        let layer = layer_of(&site.path)
+            .ok_or_else(|| refuse("a bottleneck lies outside of the layers"))?;
         hidden = hidden_size;
         let is_kept = kept.contains(&site.path);
         let entry = places.entry(layer).or_default();
@@ -136,8 +141,13 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &AdapterHubOptions) ->
         "num_labels": options.labels.len(),
         "version": VERSION,
     });
-    let paths =
-        [CONFIG_FILE, WEIGHTS_FILE, HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE].map(|name| folder.join(name));
+    let paths = [
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        HEAD_CONFIG_FILE,
+        HEAD_WEIGHTS_FILE,
+    ]
+    .map(|name| folder.join(name));
     crate::files::write_text(&paths[0], &format!("{full:#}\n"))?;
     crate::files::write_tensors(&paths[1], &tensors)?;
     crate::files::write_text(&paths[2], &format!("{head_config:#}\n"))?;
@@ -231,9 +241,14 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
         path: path.clone(),
         reason: error.to_string(),
     };
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
     let full: FullConfig = serde_json::from_str(&text).map_err(malformed)?;
-    let part = match full.config.get("configs").and_then(|configs| configs.get(0)) {
+    let part = match full
+        .config
+        .get("configs")
+        .and_then(|configs| configs.get(0))
+    {
         Some(first) => first.clone(),
         None => full.config,
     };
@@ -256,7 +271,11 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
                 feature: format!("a tensor named `{name}`"),
             });
         };
-        loaded.modules.entry(module.to_string()).or_default().bottleneck = Some(plan);
+        loaded
+            .modules
+            .entry(module.to_string())
+            .or_default()
+            .bottleneck = Some(plan);
         let part = part.replace("adapter_down.0.", "adapter_down.");
         loaded.values.insert(format!("{module}.{part}"), tensor);
     }

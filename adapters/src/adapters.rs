@@ -102,13 +102,19 @@ impl Adapters {
     /// Factor of the low-rank product of the module with this path, `alpha / r`; 1 where there is none.
     pub fn lora_scale(&self, module: &str) -> f64 {
         let registry = self.registry();
-        let plan = registry.plans.get(module).and_then(|plan| plan.lora.as_ref());
+        let plan = registry
+            .plans
+            .get(module)
+            .and_then(|plan| plan.lora.as_ref());
         plan.map_or(1.0, |lora| lora.scale)
     }
 
     /// Sizes of the bottleneck adapter at the module with this path.
     pub fn bottleneck_plan(&self, module: &str) -> Option<BottleneckPlan> {
-        self.registry().plans.get(module).and_then(|plan| plan.bottleneck)
+        self.registry()
+            .plans
+            .get(module)
+            .and_then(|plan| plan.bottleneck)
     }
 
     /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
@@ -138,7 +144,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When the checkpoint lacks a tensor or has it in another shape.
-    pub fn linear(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+    pub fn linear(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
         self.make_linear(in_features, out_features, true, false, vb)
     }
 
@@ -146,7 +157,12 @@ impl Adapters {
     ///
     /// # Errors
     /// As for [`Adapters::linear`].
-    pub fn linear_no_bias(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+    pub fn linear_no_bias(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
         self.make_linear(in_features, out_features, false, false, vb)
     }
 
@@ -260,8 +276,12 @@ impl Adapters {
             self.registry().fresh.push(path.clone());
             let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
             let mut random = self.random(&path);
-            let weight = draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
-            (weight, Tensor::zeros(out_features, vb.dtype(), vb.device())?)
+            let weight =
+                draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
+            (
+                weight,
+                Tensor::zeros(out_features, vb.dtype(), vb.device())?,
+            )
         };
         let weight = Value::Trained(self.register(&path, Kind::Head, Part::Weight, weight)?);
         let bias = Value::Trained(self.register(&path, Kind::Head, Part::Bias, bias)?);
@@ -272,7 +292,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When the checkpoint lacks a tensor or has it in another shape.
-    pub fn layer_norm(&self, hidden_size: usize, epsilon: f64, vb: VarBuilder) -> Result<LayerNorm> {
+    pub fn layer_norm(
+        &self,
+        hidden_size: usize,
+        epsilon: f64,
+        vb: VarBuilder,
+    ) -> Result<LayerNorm> {
         let path = vb.prefix();
         let plan = self.visit(
             &path,
@@ -321,7 +346,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When a tensor cannot be made.
-    pub fn bottleneck(&self, hidden_size: usize, place: Place, vb: VarBuilder) -> Result<Bottleneck> {
+    pub fn bottleneck(
+        &self,
+        hidden_size: usize,
+        place: Place,
+        vb: VarBuilder,
+    ) -> Result<Bottleneck> {
         let path = vb.prefix();
         let plan = self.visit(&path, SiteShape::Bottleneck { hidden_size, place });
         let Some(plan) = plan.bottleneck else {
@@ -361,7 +391,13 @@ impl Adapters {
         plan
     }
 
-    fn register(&self, module: &str, kind: Kind, part: Part, initial: Tensor) -> Result<Arc<Parameter>> {
+    fn register(
+        &self,
+        module: &str,
+        kind: Kind,
+        part: Part,
+        initial: Tensor,
+    ) -> Result<Arc<Parameter>> {
         let mut registry = self.registry();
         let state = if kind == Kind::Base {
             State::Frozen

@@ -48,10 +48,17 @@ struct Attached {
 
 impl Bottleneck {
     pub(crate) const fn absent(path: String) -> Self {
-        Self { path, attached: None }
+        Self {
+            path,
+            attached: None,
+        }
     }
 
-    pub(crate) const fn new(path: String, plan: BottleneckPlan, parameters: [Arc<Parameter>; 4]) -> Self {
+    pub(crate) const fn new(
+        path: String,
+        plan: BottleneckPlan,
+        parameters: [Arc<Parameter>; 4],
+    ) -> Self {
         Self {
             path,
             attached: Some(Attached { plan, parameters }),
@@ -77,10 +84,12 @@ impl Bottleneck {
         pass: &Pass,
     ) -> Result<Tensor> {
         let sum = (block + input)?;
-        let attached = self
-            .attached
-            .as_ref()
-            .filter(|attached| attached.parameters.iter().all(|parameter| parameter.is_active()));
+        let attached = self.attached.as_ref().filter(|attached| {
+            attached
+                .parameters
+                .iter()
+                .all(|parameter| parameter.is_active())
+        });
         let Some(attached) = attached else {
             return norm.forward(&sum, pass);
         };
@@ -98,7 +107,10 @@ impl Attached {
     fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
         let (batch, sequence, hidden) = x.dims3()?;
         let input = x.detach().reshape((batch * sequence, hidden))?;
-        let [down, down_bias, up, up_bias] = self.parameters.each_ref().map(|parameter| parameter.value());
+        let [down, down_bias, up, up_bias] = self
+            .parameters
+            .each_ref()
+            .map(|parameter| parameter.value());
         let before = matmul_rows(&input, &down)?.broadcast_add(&down_bias)?;
         let (inner, slope) = ops::activate(self.plan.non_linearity, &before)?; // both (rows, bottleneck)
         let output = (matmul_rows(&inner, &up)?.broadcast_add(&up_bias)? * self.plan.scaling)?;
@@ -126,7 +138,9 @@ impl Attached {
             };
             match &wanted {
                 Some(Wanted::Gradients(tape)) => saved.gradients(tape)?,
-                Some(Wanted::Tangents(tape, directions)) => saved.tangents(tape, directions, batch)?,
+                Some(Wanted::Tangents(tape, directions)) => {
+                    saved.tangents(tape, directions, batch)?
+                }
                 None => {}
             }
             let result = if tracked {
@@ -150,7 +164,11 @@ struct Saved<'a> {
 impl Saved<'_> {
     fn gradients(&self, tape: &Tape) -> CandleResult<()> {
         let [down, down_bias, up, up_bias] = self.parameters;
-        for parameter in self.parameters.iter().filter(|p| p.state() == State::Trainable) {
+        for parameter in self
+            .parameters
+            .iter()
+            .filter(|p| p.state() == State::Trainable)
+        {
             let gradient = if Arc::ptr_eq(parameter, down) {
                 self.inside.t()?.matmul(self.input)?
             } else if Arc::ptr_eq(parameter, down_bias) {
@@ -179,7 +197,9 @@ impl Saved<'_> {
                 continue;
             };
             let along = match multiplied {
-                Some(multiplied) => (matmul_rows(multiplied, direction)? * gradient)?.sum_keepdim(1)?,
+                Some(multiplied) => {
+                    (matmul_rows(multiplied, direction)? * gradient)?.sum_keepdim(1)?
+                }
                 None => gradient.matmul(&direction.unsqueeze(1)?)?,
             };
             tape.deliver(parameter.index(), per_example(&along, batch)?.squeeze(1)?)?;

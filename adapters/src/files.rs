@@ -25,10 +25,11 @@ pub(crate) fn write_tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> R
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let mut sorted: Vec<(&String, &Tensor)> = tensors.iter().collect();
     sorted.sort_by_key(|(name, _)| *name);
-    let bytes = safetensors::serialize(sorted, Some(metadata)).map_err(|error| Error::Malformed {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })?;
+    let bytes =
+        safetensors::serialize(sorted, Some(metadata)).map_err(|error| Error::Malformed {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
     write_bytes(path, &bytes)
 }
 

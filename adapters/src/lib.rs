@@ -46,5 +46,6 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Parameter, State};
 pub use pass::{Directions, Gradients, Pass};
 pub use plan::{
-    Activation, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, ModulePlan, Site, SiteShape, Superset,
+    Activation, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, ModulePlan, Site,
+    SiteShape, Superset,
 };

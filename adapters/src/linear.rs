@@ -201,10 +201,14 @@ struct Backward {
 impl Backward {
     fn run(&self, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         let (rows, _) = self.input.dims2()?;
-        let gradient = gradient.contiguous()?.reshape((rows, self.weight.dim(0)?))?; // (rows, out)
+        let gradient = gradient
+            .contiguous()?
+            .reshape((rows, self.weight.dim(0)?))?; // (rows, out)
         match &self.wanted {
             Some(Wanted::Gradients(tape)) => self.gradients(&gradient, tape)?,
-            Some(Wanted::Tangents(tape, directions)) => self.tangents(&gradient, tape, directions)?,
+            Some(Wanted::Tangents(tape, directions)) => {
+                self.tangents(&gradient, tape, directions)?
+            }
             None => {}
         }
         if !self.input_tracked {
@@ -272,7 +276,12 @@ impl Backward {
 
     /// For each parameter with a direction Δ, the derivative of every example's output along it: the
     /// gradient at the output times `x ΔWᵀ`, `Δb`, `(alpha / r) (x ΔAᵀ) Bᵀ` or `(alpha / r) (x Aᵀ) ΔBᵀ`.
-    fn tangents(&self, gradient: &Tensor, tape: &Tape, directions: &Directions) -> CandleResult<()> {
+    fn tangents(
+        &self,
+        gradient: &Tensor,
+        tape: &Tape,
+        directions: &Directions,
+    ) -> CandleResult<()> {
         if let Some(weight) = self.layer.weight.parameter()
             && let Some(direction) = directions.get(weight.index())
         {

@@ -118,7 +118,10 @@ impl SimpleBackend for Merged {
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
-        let tensor = self.base.get_unchecked_dtype(name, dtype)?.to_device(device)?;
+        let tensor = self
+            .base
+            .get_unchecked_dtype(name, dtype)?
+            .to_device(device)?;
         self.merge(name, tensor)
     }
 

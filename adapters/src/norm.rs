@@ -170,7 +170,8 @@ fn normalise(
         if !tracked {
             return Ok([None, None]);
         }
-        let result = ops::norm_input_gradient(&rows, &weight, &normalised, &inverse, mean.is_some())?;
+        let result =
+            ops::norm_input_gradient(&rows, &weight, &normalised, &inverse, mean.is_some())?;
         Ok([Some(result.reshape(input.shape())?), None])
     })
 }

@@ -80,7 +80,11 @@ impl Gradients {
     }
 }
 
-fn add(entries: &mut HashMap<usize, Tensor>, index: usize, gradient: Tensor) -> candle_core::Result<()> {
+fn add(
+    entries: &mut HashMap<usize, Tensor>,
+    index: usize,
+    gradient: Tensor,
+) -> candle_core::Result<()> {
     let sum = match entries.remove(&index) {
         Some(before) => (before + gradient)?,
         None => gradient,
@@ -221,13 +225,19 @@ impl Pass {
                 .then(|| Wanted::Gradients(tape.clone())),
             Mode::Measure { tape, directions } => parameters
                 .into_iter()
-                .any(|parameter| parameter.is_active() && directions.get(parameter.index()).is_some())
+                .any(|parameter| {
+                    parameter.is_active() && directions.get(parameter.index()).is_some()
+                })
                 .then(|| Wanted::Tangents(tape.clone(), directions.clone())),
         }
     }
 
     /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
-    pub(crate) fn dropout_mask(&self, rate: f64, like: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    pub(crate) fn dropout_mask(
+        &self,
+        rate: f64,
+        like: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
         let Mode::Train {
             dropout: Some(dropout),
             ..
@@ -244,7 +254,13 @@ impl Pass {
             Err(poisoned) => poisoned.into_inner(),
         };
         let mask: Vec<f32> = (0..like.elem_count())
-            .map(|_| if random.random::<f64>() < rate { 0.0 } else { keep })
+            .map(|_| {
+                if random.random::<f64>() < rate {
+                    0.0
+                } else {
+                    keep
+                }
+            })
             .collect();
         Tensor::from_vec(mask, like.shape(), &Device::Cpu)?
             .to_dtype(like.dtype())?

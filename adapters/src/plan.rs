@@ -139,7 +139,9 @@ impl Superset {
             return ModulePlan::default();
         }
         match shape {
-            SiteShape::Linear { bias, inert_bias, .. } => ModulePlan {
+            SiteShape::Linear {
+                bias, inert_bias, ..
+            } => ModulePlan {
                 lora: self.lora.clone().filter(|_| self.targets(path)),
                 bias: bias && self.bias && (self.inert_bias || !inert_bias),
                 base: self.base,
@@ -160,7 +162,9 @@ impl Superset {
     fn targets(&self, path: &str) -> bool {
         match &self.lora_targets {
             LoraTargets::AllLinear => true,
-            LoraTargets::Matching(patterns) => patterns.iter().any(|pattern| pattern.is_match(path)),
+            LoraTargets::Matching(patterns) => {
+                patterns.iter().any(|pattern| pattern.is_match(path))
+            }
         }
     }
 }

@@ -30,7 +30,9 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 pub use error::CheckpointError;
+pub(crate) use error::{conversion_command, listed};
 pub use files::{INDEX_FILE, Index, SINGLE_FILE, weight_files};
+pub(crate) use files::{file_names, is_other_format};
 use source::Source;
 use values::Scan;
 
@@ -179,7 +181,7 @@ impl Checkpoint {
         let (name, file) = (name.to_string(), source.file().to_path_buf());
         let view = match source.view(&name) {
             Ok(view) => view,
-            Err(source) => return Err(CheckpointError::Load { name, file, source }),
+            Err(source) => return Err(failed(name, file, source)),
         };
         let position = |first| values::coordinates(first, &entry.shape);
         match values::scan(view.data(), entry.dtype, dtype) {
@@ -214,7 +216,7 @@ impl Checkpoint {
         // Converted on the CPU: a device may lack the stored type.
         candle_core::safetensors::Load::load(&view, &Device::Cpu)
             .and_then(|tensor| tensor.to_dtype(dtype)?.to_device(device))
-            .map_err(|source| CheckpointError::Load { name, file, source })
+            .map_err(|source| failed(name, file, source))
     }
 
     /// A `VarBuilder` over this checkpoint, for a model whose encoder has the prefix `base_model_prefix` (`bert`, `roberta`, `distilbert`;
@@ -253,6 +255,14 @@ impl std::fmt::Debug for Checkpoint {
             .field("files", &files)
             .field("tensors", &self.tensors.len())
             .finish()
+    }
+}
+
+fn failed(name: String, file: PathBuf, source: candle_core::Error) -> CheckpointError {
+    CheckpointError::Load {
+        name,
+        file,
+        source: Box::new(source),
     }
 }
 

@@ -11,7 +11,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::groups::Group;
-use crate::models::{Inputs, Model};
+use crate::data::Batch;
+use crate::models::Model;
 
 /// Curvature along the directions of K groups, in loss per unit rate squared.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +44,7 @@ pub struct Point<'a> {
     /// The model, at its present parameters.
     pub model: &'a dyn Model,
     /// The measuring batch: other rows than those whose gradient made the direction.
-    pub inputs: &'a Inputs,
+    pub inputs: &'a Batch,
     /// Its labels, by row.
     pub labels: &'a [u32],
     /// The groups to measure.

@@ -19,7 +19,8 @@ fn erf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.327_591_1 * a);
     let polynomial = t
         * (0.254_829_592
-            + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+            + t * (-0.284_496_736
+                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
     (1.0 - polynomial * (-a * a).exp()).copysign(x)
 }
 
@@ -49,9 +50,12 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     function1("gelu", x, value, move |_, gradient| {
         let gradient = gradient.contiguous()?;
         if fused {
-            return rows::zip_map(&gradient, &input, |gradient, x| gradient * gelu_derivative(x));
+            return rows::zip_map(&gradient, &input, |gradient, x| {
+                gradient * gelu_derivative(x)
+            });
         }
-        let cumulative = ((input.affine(std::f64::consts::FRAC_1_SQRT_2, 0.0)?.erf()? + 1.0)? * 0.5)?;
+        let cumulative =
+            ((input.affine(std::f64::consts::FRAC_1_SQRT_2, 0.0)?.erf()? + 1.0)? * 0.5)?;
         let density = (input.sqr()?.affine(-0.5, 0.0)?.exp()? * FRAC_1_SQRT_2PI)?;
         gradient * (cumulative + (&input * density)?)?
     })

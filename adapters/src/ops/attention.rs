@@ -28,7 +28,11 @@ pub fn attention(
     sizes: Attention,
 ) -> Result<Tensor> {
     let heads = sizes.num_heads;
-    let (q, k, v) = (split(query, heads)?, split(key, heads)?, split(value, heads)?);
+    let (q, k, v) = (
+        split(query, heads)?,
+        split(key, heads)?,
+        split(value, heads)?,
+    );
     let mut scores = (q.matmul(&k.t()?)? * sizes.scale)?;
     if let Some(mask) = mask {
         scores = scores.broadcast_add(mask)?;
@@ -37,29 +41,35 @@ pub fn attention(
     drop(scores);
     let output = merge(&probabilities.matmul(&v)?)?;
     let tracked = [query, key, value].map(Tensor::track_op);
-    function3("attention", [query, key, value], output, move |_, gradient| {
-        let gradient = split(gradient, heads)?;
-        let value = if tracked[2] {
-            Some(merge(&probabilities.t()?.matmul(&gradient)?)?)
-        } else {
-            None
-        };
-        let along = gradient.matmul(&v.t()?)?;
-        // The gradient through a softmax: P ⊙ (dP - Σ dP ⊙ P).
-        let inner = (&along * &probabilities)?.sum_keepdim(D::Minus1)?;
-        let scores = (along.broadcast_sub(&inner)? * &probabilities)?.affine(sizes.scale, 0.0)?;
-        let query = if tracked[0] {
-            Some(merge(&scores.matmul(&k)?)?)
-        } else {
-            None
-        };
-        let key = if tracked[1] {
-            Some(merge(&scores.t()?.matmul(&q)?)?)
-        } else {
-            None
-        };
-        Ok([query, key, value])
-    })
+    function3(
+        "attention",
+        [query, key, value],
+        output,
+        move |_, gradient| {
+            let gradient = split(gradient, heads)?;
+            let value = if tracked[2] {
+                Some(merge(&probabilities.t()?.matmul(&gradient)?)?)
+            } else {
+                None
+            };
+            let along = gradient.matmul(&v.t()?)?;
+            // The gradient through a softmax: P ⊙ (dP - Σ dP ⊙ P).
+            let inner = (&along * &probabilities)?.sum_keepdim(D::Minus1)?;
+            let scores =
+                (along.broadcast_sub(&inner)? * &probabilities)?.affine(sizes.scale, 0.0)?;
+            let query = if tracked[0] {
+                Some(merge(&scores.matmul(&k)?)?)
+            } else {
+                None
+            };
+            let key = if tracked[1] {
+                Some(merge(&scores.t()?.matmul(&q)?)?)
+            } else {
+                None
+            };
+            Ok([query, key, value])
+        },
+    )
 }
 
 /// (batch, sequence, hidden) to (batch, heads, sequence, head size).

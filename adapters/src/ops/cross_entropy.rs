@@ -20,7 +20,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let targets = one_hot(labels, classes, input.dtype())?;
     function1("cross-entropy", logits, value, move |_, gradient| {
         let residual = (log_probabilities.exp()? - &targets)?;
-        residual.affine(1.0 / batch as f64, 0.0)?.broadcast_mul(gradient)
+        residual
+            .affine(1.0 / batch as f64, 0.0)?
+            .broadcast_mul(gradient)
     })
 }
 

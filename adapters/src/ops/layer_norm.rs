@@ -17,7 +17,12 @@ pub(crate) struct NormOutput {
 }
 
 /// `x`: (…, hidden), `weight` and `bias`: (hidden). Not tracked.
-pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<NormOutput> {
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    epsilon: f64,
+) -> Result<NormOutput> {
     let hidden = x.dim(D::Minus1)?;
     let count = x.elem_count() / hidden;
     if rows::is_plain(x) && rows::is_plain(weight) && rows::is_plain(bias) {
@@ -57,12 +62,17 @@ fn fused(
                 rows::for_each_row(&mut packed, hidden + 2, |row, packed| {
                     let x = &input[row * hidden..(row + 1) * hidden];
                     let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / hidden as f64;
-                    let variance =
-                        x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / hidden as f64;
+                    let variance = x
+                        .iter()
+                        .map(|x| (f64::from(*x) - mean).powi(2))
+                        .sum::<f64>()
+                        / hidden as f64;
                     let inverse = 1.0 / (variance + epsilon).sqrt();
                     let (mean, inverse) = (mean as f32, inverse as f32);
                     let (output, statistics) = packed.split_at_mut(hidden);
-                    for (((output, x), weight), bias) in output.iter_mut().zip(x).zip(weight).zip(bias) {
+                    for (((output, x), weight), bias) in
+                        output.iter_mut().zip(x).zip(weight).zip(bias)
+                    {
                         *output = (x - mean) * inverse * weight + bias;
                     }
                     statistics.copy_from_slice(&[mean, inverse]);
@@ -86,7 +96,11 @@ fn fused(
 }
 
 /// `x̂` again from the input and the row statistics; (rows, hidden).
-pub(crate) fn normalised(x: &Tensor, mean: Option<&Tensor>, inverse_deviation: &Tensor) -> Result<Tensor> {
+pub(crate) fn normalised(
+    x: &Tensor,
+    mean: Option<&Tensor>,
+    inverse_deviation: &Tensor,
+) -> Result<Tensor> {
     let hidden = x.dim(D::Minus1)?;
     let flat = x.reshape((x.elem_count() / hidden, hidden))?;
     let centred = match mean {

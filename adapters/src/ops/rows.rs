@@ -36,7 +36,11 @@ pub(crate) fn map(input: &Tensor, map: impl Fn(f32) -> f32 + Sync + Send) -> Res
 }
 
 /// A tensor of `a`'s shape whose numbers are `map(a, b)`, element by element.
-pub(crate) fn zip_map(a: &Tensor, b: &Tensor, map: impl Fn(f32, f32) -> f32 + Sync + Send) -> Result<Tensor> {
+pub(crate) fn zip_map(
+    a: &Tensor,
+    b: &Tensor,
+    map: impl Fn(f32, f32) -> f32 + Sync + Send,
+) -> Result<Tensor> {
     with_slice(a, |left| {
         with_slice(b, |right| {
             let mut output = left.to_vec();
@@ -64,7 +68,11 @@ fn chunked(output: &mut [f32], input: &[f32], body: impl Fn((&mut [f32], &[f32])
 }
 
 /// Runs `body(row number, output row)` over the rows of `output`, in parallel when it is large.
-pub(crate) fn for_each_row(output: &mut [f32], width: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn for_each_row(
+    output: &mut [f32],
+    width: usize,
+    body: impl Fn(usize, &mut [f32]) + Sync,
+) {
     if output.len() < PARALLEL_FROM {
         for (row, output) in output.chunks_mut(width).enumerate() {
             body(row, output);

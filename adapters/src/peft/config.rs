@@ -96,7 +96,8 @@ impl PeftConfig {
     /// When the file is missing, is no such configuration, or asks for a feature that is not computed here.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
         let config: Self = serde_json::from_str(&text).map_err(|error| Error::Malformed {
             path: path.clone(),
             reason: error.to_string(),
@@ -124,7 +125,10 @@ impl PeftConfig {
             .iter()
             .flatten()
             .find(|(key, _)| super::matching::pattern_matches(key, module))
-            .map_or_else(|| self.lora_alpha.unwrap_or(rank as f64), |(_, alpha)| *alpha);
+            .map_or_else(
+                || self.lora_alpha.unwrap_or(rank as f64),
+                |(_, alpha)| *alpha,
+            );
         if self.use_rslora == Some(true) {
             alpha / (rank as f64).sqrt()
         } else {

@@ -14,7 +14,8 @@ pub(crate) fn pattern_matches(key: &str, module: &str) -> bool {
 
 /// The same in release 0.13: a suffix after a dot, or the whole path.
 fn old_pattern_matches(key: &str, module: &str) -> bool {
-    key == module || Regex::new(&format!("^.*\\.{key}$")).is_ok_and(|pattern| pattern.is_match(module))
+    key == module
+        || Regex::new(&format!("^.*\\.{key}$")).is_ok_and(|pattern| pattern.is_match(module))
 }
 
 /// Every module of a model, from the paths of its leaves: those and all that contain them.
@@ -77,9 +78,14 @@ pub(crate) fn check(
         }
     }
     for entry in config.modules_to_save.iter().flatten() {
-        for module in modules.iter().filter(|module| module.ends_with(entry.as_str())) {
-            let covered =
-                saved.contains(module) || saved.iter().any(|path| path.starts_with(&format!("{module}.")));
+        for module in modules
+            .iter()
+            .filter(|module| module.ends_with(entry.as_str()))
+        {
+            let covered = saved.contains(module)
+                || saved
+                    .iter()
+                    .any(|path| path.starts_with(&format!("{module}.")));
             if !covered {
                 return Err(format!(
                     "PEFT would look for a saved `{module}` because of `{entry}`"

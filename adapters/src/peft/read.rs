@@ -64,13 +64,21 @@ pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
             let plan = loaded.modules.entry(module.to_string()).or_default();
             plan.norm = true;
             plan.bias |= part == "bias";
-            loaded.values.insert(format!("{module}.{part}"), tensor.clone());
+            loaded
+                .values
+                .insert(format!("{module}.{part}"), tensor.clone());
         }
     }
     Ok(())
 }
 
-fn add_lora(loaded: &mut Loaded, config: &PeftConfig, module: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+fn add_lora(
+    loaded: &mut Loaded,
+    config: &PeftConfig,
+    module: &str,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<()> {
     let (rank, _) = a.dims2()?;
     let is_zero = |tensor: &Tensor| -> candle_core::Result<bool> {
         Ok(tensor
@@ -90,7 +98,11 @@ fn add_lora(loaded: &mut Loaded, config: &PeftConfig, module: &str, a: &Tensor, 
         scale: config.scale(module, rank),
         dropout: config.lora_dropout.unwrap_or(0.0),
     });
-    loaded.values.insert(format!("{module}.lora_A.0"), a.clone());
-    loaded.values.insert(format!("{module}.lora_B.0"), b.clone());
+    loaded
+        .values
+        .insert(format!("{module}.lora_A.0"), a.clone());
+    loaded
+        .values
+        .insert(format!("{module}.lora_B.0"), b.clone());
     Ok(())
 }

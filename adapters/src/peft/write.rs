@@ -56,12 +56,12 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
     let (config, tensors, placeholder) = contents.checkpoint(options)?;
     let ranks = contents.ranks(placeholder.as_deref());
     if config.peft_type == PeftType::Lora {
-        matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(|reason| {
-            Error::NotExpressible {
+        matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(
+            |reason| Error::NotExpressible {
                 target: "PEFT",
                 reason,
-            }
-        })?;
+            },
+        )?;
     }
     let json = to_json(&config).map_err(|error| Error::Malformed {
         path: folder.join(CONFIG_FILE),
@@ -143,7 +143,9 @@ impl Contents {
             };
             let a = Tensor::cat(&part(|part| matches!(part, Part::LoraA { .. })), 0)?;
             let b = Tensor::cat(&part(|part| matches!(part, Part::LoraB { .. })), 1)?;
-            contents.lora.insert(module, (plain(&a)?, plain(&(b * scale)?)?));
+            contents
+                .lora
+                .insert(module, (plain(&a)?, plain(&(b * scale)?)?));
         }
         Ok(contents)
     }
@@ -157,7 +159,11 @@ impl Contents {
     }
 
     fn saved_paths(&self) -> BTreeSet<String> {
-        self.norms.keys().chain(self.heads.keys()).cloned().collect()
+        self.norms
+            .keys()
+            .chain(self.heads.keys())
+            .cloned()
+            .collect()
     }
 
     /// Entries of `modules_to_save` for the heads. PEFT adds `classifier` and `score` by itself for
@@ -227,7 +233,14 @@ impl Contents {
         config.r = Some(largest);
         config.lora_alpha = Some(largest as f64);
         config.lora_dropout = Some(options.lora_dropout);
-        config.bias = Some(if self.biases.is_empty() { "none" } else { "all" }.to_string());
+        config.bias = Some(
+            if self.biases.is_empty() {
+                "none"
+            } else {
+                "all"
+            }
+            .to_string(),
+        );
         config.fan_in_fan_out = Some(false);
         config.rank_pattern = Some(
             deviants
@@ -241,7 +254,13 @@ impl Contents {
                 .collect(),
         );
         config.target_modules = Some(TargetModules::List(ranks.into_keys().collect()));
-        config.modules_to_save = Some(self.norms.keys().cloned().chain(self.head_entries()).collect());
+        config.modules_to_save = Some(
+            self.norms
+                .keys()
+                .cloned()
+                .chain(self.head_entries())
+                .collect(),
+        );
         config.use_rslora = Some(false);
         config.use_dora = Some(false);
         Ok((config, tensors, placeholder))
@@ -262,7 +281,10 @@ impl Contents {
             });
         };
         let zeros = |shape| Tensor::zeros(shape, DType::F32, &Device::Cpu);
-        tensors.insert(format!("{PREFIX}{path}.lora_A.weight"), zeros((1, *in_features))?);
+        tensors.insert(
+            format!("{PREFIX}{path}.lora_A.weight"),
+            zeros((1, *in_features))?,
+        );
         tensors.insert(
             format!("{PREFIX}{path}.lora_B.weight"),
             zeros((*out_features, 1))?,
@@ -272,5 +294,8 @@ impl Contents {
 }
 
 fn plain(tensor: &Tensor) -> candle_core::Result<Tensor> {
-    tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()
+    tensor
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?
+        .contiguous()
 }

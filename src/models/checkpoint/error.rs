@@ -152,7 +152,7 @@ pub enum CheckpointError {
         /// The file.
         file: PathBuf,
         /// What candle reported.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 

@@ -27,32 +27,39 @@ pub(super) enum Scan {
 }
 
 /// Scans little-endian `bytes` of type `stored` that will be converted to `wanted`.
+///
+/// The usual scan looks at exponent bits only, which the compiler turns into vector code; values are compared only where `wanted` is the
+/// narrower type.
 pub(super) fn scan(bytes: &[u8], stored: Dtype, wanted: DType) -> Scan {
+    let f16_finite = |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00;
+    let bf16_finite = |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80;
+    let f32_finite = |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000;
     let limit = largest(wanted);
+    let widening = largest_stored(stored) <= limit;
     match stored {
-        // The exponent alone decides, which is quicker than a conversion; every finite f16 fits into every type.
-        Dtype::F16 => verdict(
-            bytes,
-            |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00,
-            |b| f16::from_le_bytes(b).is_finite(),
-        ),
-        Dtype::BF16 => verdict(
-            bytes,
-            |b| within(bf16::from_le_bytes(b).to_f64(), limit),
-            |b| bf16::from_le_bytes(b).is_finite(),
-        ),
+        Dtype::F16 => verdict(bytes, f16_finite, f16_finite),
+        Dtype::BF16 if widening => verdict(bytes, bf16_finite, bf16_finite),
+        Dtype::BF16 => {
+            let fits = |b| within(bf16::from_le_bytes(b).into(), limit);
+            verdict(bytes, fits, bf16_finite)
+        }
+        Dtype::F32 if widening => verdict(bytes, f32_finite, f32_finite),
         Dtype::F32 => verdict(
             bytes,
             |b| within(f32::from_le_bytes(b).into(), limit),
-            |b| f32::from_le_bytes(b).is_finite(),
+            f32_finite,
         ),
-        Dtype::F64 => verdict(
-            bytes,
-            |b| within(f64::from_le_bytes(b), limit),
-            |b| f64::from_le_bytes(b).is_finite(),
-        ),
+        Dtype::F64 => {
+            let fits = |b| within(f64::from_le_bytes(b), limit);
+            verdict(bytes, fits, |b| f64::from_le_bytes(b).is_finite())
+        }
         _ => Scan::Unsupported,
     }
+}
+
+/// The largest finite value of a stored type; the other types are refused anyway.
+fn largest_stored(dtype: Dtype) -> f64 {
+    DType::try_from(dtype).map_or(f64::MAX, largest)
 }
 
 /// False for NaN as well.
@@ -149,6 +156,8 @@ mod tests {
 
     #[test]
     fn nan_and_infinity_are_counted_and_placed() {
+        let narrowed = scan(&f32s(&[1e6, f32::NAN]), Dtype::F32, DType::F16);
+        assert_eq!(narrowed, Scan::NotFinite(Faults { count: 1, first: 1 }));
         let one = |first| Scan::NotFinite(Faults { count: 1, first });
         let bytes = f32s(&[1.0, f32::NAN, 2.0, f32::NEG_INFINITY]);
         assert_eq!(

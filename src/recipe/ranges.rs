@@ -1,0 +1,260 @@
+//! What the types cannot say about single keys: ranges, the form of the budget, regular expressions.
+
+use regex::Regex;
+
+use super::Recipe;
+use super::layers::Layers;
+use super::words::{Grouping, Targets};
+
+/// Path, whether the value is good, and what it must be.
+pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)> {
+    let Recipe {
+        model,
+        revision,
+        task,
+        data,
+        superset,
+        train,
+        probe,
+        select,
+        ..
+    } = recipe;
+    let is_share = |value: f64| value > 0.0 && value < 1.0;
+    let is_positive = |value: f64| value > 0.0 && value.is_finite();
+    let is_fraction = |value: f64| (0.0..1.0).contains(&value);
+    let is_not_negative = |value: f64| value >= 0.0 && value.is_finite();
+    let named = |column: &Option<String>| column.as_ref().is_none_or(|name| !name.is_empty());
+    vec![
+        ("model", !model.trim().is_empty(), "must not be empty"),
+        ("revision", !revision.trim().is_empty(), "must not be empty"),
+        (
+            "task.max_length",
+            task.max_length >= 4,
+            "must be at least 4: special tokens need up to 4 places",
+        ),
+        (
+            "data.train",
+            !data.train.trim().is_empty(),
+            "must not be empty",
+        ),
+        (
+            "data.validation",
+            named(&data.validation),
+            "must not be empty; `null` cuts it off the training rows",
+        ),
+        (
+            "data.validation_share",
+            is_share(data.validation_share),
+            "must lie between 0 and 1",
+        ),
+        (
+            "data.text_column",
+            named(&data.text_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
+            "data.pair_column",
+            named(&data.pair_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
+            "data.label_column",
+            named(&data.label_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
+            "data.max_rows",
+            data.max_rows != Some(0),
+            "must be at least 1; `null` reads all",
+        ),
+        (
+            "superset.lora.rank_blocks",
+            !superset.lora.rank_blocks.is_empty(),
+            "must name at least one slice",
+        ),
+        (
+            "superset.lora.rank_blocks",
+            !superset.lora.rank_blocks.contains(&0),
+            "every slice must have a rank of at least 1",
+        ),
+        (
+            "superset.lora.alpha",
+            is_positive(superset.lora.alpha),
+            "must be greater than 0",
+        ),
+        (
+            "superset.lora.dropout",
+            is_fraction(superset.lora.dropout),
+            "must be at least 0 and less than 1",
+        ),
+        (
+            "superset.bottleneck.reduction_factor",
+            superset.bottleneck.reduction_factor >= 1.0
+                && superset.bottleneck.reduction_factor.is_finite(),
+            "must be at least 1",
+        ),
+        ("train.steps", train.steps != Some(0), "must be at least 1"),
+        (
+            "train.epochs",
+            train.epochs.is_none_or(is_positive),
+            "must be greater than 0",
+        ),
+        (
+            "train.batch_size",
+            train.batch_size >= 1,
+            "must be at least 1",
+        ),
+        (
+            "train.accumulate",
+            train.accumulate >= 1,
+            "must be at least 1",
+        ),
+        (
+            "train.learning_rate",
+            is_positive(train.learning_rate),
+            "must be greater than 0",
+        ),
+        (
+            "train.head_learning_rate",
+            train.head_learning_rate.is_none_or(is_positive),
+            "must be greater than 0",
+        ),
+        (
+            "train.weight_decay",
+            is_not_negative(train.weight_decay),
+            "must not be negative",
+        ),
+        (
+            "train.beta1",
+            is_fraction(train.beta1),
+            "must be at least 0 and less than 1",
+        ),
+        (
+            "train.beta2",
+            is_fraction(train.beta2),
+            "must be at least 0 and less than 1",
+        ),
+        (
+            "train.epsilon",
+            is_positive(train.epsilon),
+            "must be greater than 0",
+        ),
+        (
+            "train.warmup",
+            is_fraction(train.warmup),
+            "must be at least 0 and less than 1",
+        ),
+        (
+            "train.clip",
+            is_not_negative(train.clip),
+            "must not be negative; 0 clips nothing",
+        ),
+        ("probe.steps", probe.steps >= 1, "must be at least 1"),
+        (
+            "probe.burn_in",
+            is_fraction(probe.burn_in),
+            "must be at least 0 and less than 1",
+        ),
+        ("probe.every", probe.every >= 1, "must be at least 1"),
+        ("probe.examples", probe.examples >= 1, "must be at least 1"),
+        (
+            "probe.exact_classes",
+            probe.exact_classes >= 2,
+            "must be at least 2",
+        ),
+        (
+            "probe.resamples",
+            probe.resamples >= 1,
+            "must be at least 1",
+        ),
+        (
+            "probe.confidence",
+            is_share(probe.confidence),
+            "must lie between 0 and 1",
+        ),
+        (
+            "select.psi",
+            is_positive(select.psi),
+            "must be greater than 0",
+        ),
+        ("select.top", select.top >= 1, "must be at least 1"),
+        (
+            "select.threshold",
+            select.threshold > 0.0 && select.threshold <= 1.0,
+            "must be greater than 0 and at most 1",
+        ),
+    ]
+}
+
+/// The form of the budget; what it means for a model is decided where it is used.
+pub(super) fn budget(recipe: &Recipe, layers: &mut Layers<'_>) {
+    let text = recipe.select.budget.trim();
+    let fault = match text.strip_suffix('%') {
+        Some(share) => match share.trim().parse::<f64>() {
+            Ok(share) if share > 0.0 && share <= 100.0 => None,
+            Ok(_) => Some(("must be greater than 0% and at most 100%".to_owned(), None)),
+            Err(_) => Some((
+                format!("`{text}` is no share"),
+                Some("write it as in `0.3%`".to_owned()),
+            )),
+        },
+        None => match text.replace('_', "").parse::<f64>() {
+            Ok(count) if count >= 1.0 && count.fract() == 0.0 => None,
+            Ok(count) if count > 0.0 && count < 1.0 => Some((
+                format!("`{text}` is no whole number of parameters"),
+                Some(format!("a share is written with `%`: `{}%`", count * 100.0)),
+            )),
+            Ok(0.0) => Some((
+                "a budget of 0 keeps nothing".to_owned(),
+                Some("write a count such as `5000`, or a share such as `0.3%`".to_owned()),
+            )),
+            _ => Some((
+                format!("`{text}` is neither a count nor a share"),
+                Some("write a count such as `5000`, or a share such as `0.3%`".to_owned()),
+            )),
+        },
+    };
+    if let Some((message, hint)) = fault
+        && !layers.has_fault("select.budget")
+    {
+        let origin = layers.origin("select.budget").clone();
+        layers.fault("select.budget", &origin, message, hint);
+    }
+}
+
+/// Every list of patterns must compile and, where it is the only choice, name something.
+pub(super) fn patterns(recipe: &Recipe, layers: &mut Layers<'_>) {
+    let mut lists = vec![("superset.exclude", &recipe.superset.exclude, true)];
+    if let Targets::Patterns(list) = &recipe.superset.lora.targets {
+        lists.push(("superset.lora.targets", list, false));
+    }
+    if let Grouping::Patterns(list) = &recipe.probe.grouping {
+        lists.push(("probe.grouping", list, false));
+    }
+    for (path, list, may_be_empty) in lists {
+        let origin = layers.origin(path).clone();
+        if list.is_empty() && !may_be_empty {
+            layers.fault(path, &origin, "the list is empty".to_owned(), None);
+        }
+        for pattern in list {
+            if let Err(error) = Regex::new(pattern) {
+                let reason = error.to_string();
+                let reason = reason
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ")
+                    .to_owned();
+                let hint = pattern
+                    .starts_with('*')
+                    .then(|| "these are regular expressions: write `.*`, not `*`".to_owned());
+                layers.fault(
+                    path,
+                    &origin,
+                    format!("`{pattern}` is no regular expression: {reason}"),
+                    hint,
+                );
+            }
+        }
+    }
+}
