@@ -3,6 +3,7 @@
 //!
 //! `recipe → data → model(base + superset) → groups → probe → select → export`: [`pipeline`] is that line.
 
+pub mod base;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -12,7 +13,10 @@ pub mod hub;
 pub mod interrupt;
 pub mod metrics;
 pub mod models;
+pub mod pipeline;
 pub mod probe;
+pub mod progress;
+pub mod quickstart;
 pub mod recipe;
 pub mod report;
 pub mod select;

@@ -51,8 +51,8 @@ impl Adapters {
     }
 
     /// Attaches what an exported adapter holds: the folder has `adapter_config.json` and
-    /// `adapter_model.safetensors` as Hugging Face PEFT writes them, a folder `bottleneck` as AdapterHub
-    /// writes it, or both.
+    /// `adapter_model.safetensors` as Hugging Face PEFT writes them; or a folder `bottleneck` as AdapterHub
+    /// writes it, with or without a folder `peft` beside it.
     ///
     /// # Errors
     /// When the files are missing, malformed, or use a feature that is not computed here.
@@ -60,7 +60,10 @@ impl Adapters {
         let mut loaded = Loaded::default();
         let bottleneck = folder.join(crate::adapterhub::FOLDER);
         let has_bottleneck = bottleneck.is_dir();
-        if folder.join(crate::peft::CONFIG_FILE).exists() || !has_bottleneck {
+        let beside = folder.join(crate::peft::FOLDER);
+        if beside.is_dir() {
+            crate::peft::read(&beside, &mut loaded)?;
+        } else if folder.join(crate::peft::CONFIG_FILE).exists() || !has_bottleneck {
             crate::peft::read(folder, &mut loaded)?;
         }
         if has_bottleneck {

@@ -4,16 +4,13 @@ use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
 use super::{DataError, encode::Encoded, encode::EncodedRow};
+use crate::models::Inputs;
 
 /// A padded batch on a device.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Token ids, `u32`, (batch, seq).
-    pub input_ids: Tensor,
-    /// Token types, `u32`, (batch, seq); 0 where padded.
-    pub token_type_ids: Tensor,
-    /// 1 for a token and 0 for padding, `u32`, (batch, seq).
-    pub attention_mask: Tensor,
+    /// What the model reads; padding has token type 0 and mask 0.
+    pub inputs: Inputs,
     /// Class indices, `u32`, (batch); `None` if a row has none.
     pub labels: Option<Tensor>,
     /// The row of each line of the batch in the encoded data.
@@ -116,9 +113,11 @@ pub fn collate(
             source,
         })?;
     Ok(Batch {
-        input_ids,
-        token_type_ids,
-        attention_mask,
+        inputs: Inputs {
+            input_ids,
+            token_type_ids,
+            attention_mask,
+        },
         labels,
         rows: rows.to_vec(),
         num_tokens,
@@ -169,9 +168,9 @@ mod tests {
     #[test]
     fn a_batch_is_padded_to_its_longest_row() {
         let batch = collate(&rows(&[2, 9, 3]), &[2, 0], PADDING, &Device::Cpu).expect("batch");
-        assert_eq!(values(&batch.input_ids), [[102, 102, 102], [100, 100, 9]]);
-        assert_eq!(values(&batch.attention_mask), [[1, 1, 1], [1, 1, 0]]);
-        assert_eq!(values(&batch.token_type_ids), [[1, 1, 1], [1, 1, 0]]);
+        assert_eq!(values(&batch.inputs.input_ids), [[102, 102, 102], [100, 100, 9]]);
+        assert_eq!(values(&batch.inputs.attention_mask), [[1, 1, 1], [1, 1, 0]]);
+        assert_eq!(values(&batch.inputs.token_type_ids), [[1, 1, 1], [1, 1, 0]]);
         assert_eq!(
             batch
                 .labels
@@ -234,7 +233,7 @@ mod tests {
             let all: Vec<usize> = (0..lengths.len()).collect();
             let padding = Padding { multiple_of, ..PADDING };
             let batch = collate(&encoded, &all, padding, &Device::Cpu).expect("batch");
-            let (ids, mask) = (values(&batch.input_ids), values(&batch.attention_mask));
+            let (ids, mask) = (values(&batch.inputs.input_ids), values(&batch.inputs.attention_mask));
             for (row, length) in lengths.iter().enumerate() {
                 prop_assert_eq!(ids[row].len() % multiple_of, 0);
                 for (position, (id, mask)) in ids[row].iter().zip(&mask[row]).enumerate() {

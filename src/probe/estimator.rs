@@ -11,8 +11,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::groups::Group;
-use crate::data::Batch;
-use crate::models::Model;
+use crate::models::{Inputs, Model};
 
 /// Curvature along the directions of K groups, in loss per unit rate squared.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +43,7 @@ pub struct Point<'a> {
     /// The model, at its present parameters.
     pub model: &'a dyn Model,
     /// The measuring batch: other rows than those whose gradient made the direction.
-    pub inputs: &'a Batch,
+    pub inputs: &'a Inputs,
     /// Its labels, by row.
     pub labels: &'a [u32],
     /// The groups to measure.

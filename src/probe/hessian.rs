@@ -21,8 +21,9 @@ pub struct FullHessian;
 
 /// `ε` that balances the error of the difference, of order ε², against rounding, of order 1/ε.
 fn spacing(point: &Point<'_>) -> Result<f64> {
-    let epsilon: f64 = match point.model.dtype() {
-        candle_core::DType::F64 => f64::EPSILON,
+    let mut parameters = point.groups.iter().flat_map(|group| &group.parameters);
+    let epsilon = match parameters.next().map(|parameter| parameter.initial().dtype()) {
+        Some(candle_core::DType::F64) => f64::EPSILON,
         _ => f64::from(f32::EPSILON),
     };
     let (values, directions) = point.norms()?;

@@ -121,20 +121,22 @@ impl Probe<'_> {
             .collect();
         let estimate = self.estimator.measure(&Point {
             model: self.model,
-            inputs: &batch,
+            inputs: &batch.inputs,
             labels: &labels,
             groups: &groups,
             directions,
             rates: &rates,
             step,
         })?;
-        let measurement = spread(&estimate, &active, self.groups.len(), step);
+        let measurement = spread(&estimate, &active, &rates, self.groups.len(), step);
         if self.config.adapt_rates {
+            let diagonal = measurement.curvature.diagonal(self.groups.len());
             for number in active {
-                let accepted = matches!(measurement.verdicts.get(number), Some(Verdict::Accepted));
+                let accepted = matches!(measurement.verdict.get(number), Some(Verdict::Accepted));
                 let reference = self.groups.get(number).is_some_and(Group::is_reference);
                 if let (true, false, Some(rate)) = (accepted, reference, trainer.rates().get(number).copied()) {
-                    let (slope, curvature) = measurement.pair(number);
+                    let slope = measurement.slope.get(number).copied().unwrap_or(0.0);
+                    let curvature = diagonal.get(number).copied().unwrap_or(0.0);
                     trainer.set_rate(number, next_rate(rate, optimal_rate(slope, curvature)));
                 }
             }
@@ -144,9 +146,9 @@ impl Probe<'_> {
 }
 
 /// An estimate of the active groups as a measurement of all.
-fn spread(estimate: &Estimate, active: &[usize], groups: usize, step: usize) -> Measurement {
+fn spread(estimate: &Estimate, active: &[usize], rates: &[f64], groups: usize, step: usize) -> Measurement {
     let mut slope = vec![0.0; groups];
-    let mut verdicts = vec![Verdict::Frozen; groups];
+    let mut verdict = vec![Verdict::Frozen; groups];
     let count = active.len();
     for (position, number) in active.iter().enumerate() {
         let b = estimate.slope.get(position).copied().unwrap_or(0.0);
@@ -155,11 +157,14 @@ fn spread(estimate: &Estimate, active: &[usize], groups: usize, step: usize) -> 
             CurvatureEstimate::Full(matrix) => matrix.get(position * count + position),
         };
         let r2 = estimate.fit.as_ref().and_then(|fit| fit.get(position)).copied();
+        // A slope that a step of the present rate cannot tell from the noise of the loss.
+        let rate = rates.get(position).copied().unwrap_or(0.0);
+        let floor = if rate > 0.0 { estimate.noise / rate } else { 0.0 };
         if let Some(entry) = slope.get_mut(*number) {
             *entry = b;
         }
-        if let Some(verdict) = verdicts.get_mut(*number) {
-            *verdict = judge(b, a.copied().unwrap_or(0.0), r2);
+        if let Some(entry) = verdict.get_mut(*number) {
+            *entry = judge(b, a.copied().unwrap_or(0.0), r2, floor);
         }
     }
     let curvature = match &estimate.curvature {
@@ -188,8 +193,8 @@ fn spread(estimate: &Estimate, active: &[usize], groups: usize, step: usize) -> 
         step,
         slope,
         curvature,
-        verdicts,
+        verdict,
         loss: estimate.loss,
-        noise: estimate.noise,
+        noise_floor: estimate.noise,
     }
 }

@@ -21,6 +21,8 @@ pub struct SelectionReport {
     pub data: DataReport,
     /// How the groups were measured.
     pub probe: ProbeReport,
+    /// Whether the run reached its end; otherwise nothing was chosen yet.
+    pub complete: bool,
     /// Rule of the choice, as in the recipe.
     pub method: String,
     /// Parameters that may be kept beside the head, where the rule has a budget.
@@ -104,8 +106,10 @@ pub struct SetReport {
     pub groups: usize,
     /// Parameters.
     pub parameters: usize,
-    /// Predicted decrease of the loss, summed over the measurements, by the rule's own account.
+    /// Predicted decrease of the loss by the groups one by one, mean over the measurements.
     pub value: f64,
+    /// Predicted decrease of the loss by all of them together, summed over the measurements.
+    pub coupled_value: Option<f64>,
 }
 
 /// When a value was measured.

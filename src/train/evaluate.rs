@@ -23,7 +23,7 @@ pub fn logits(
     let mut numbered = Vec::with_capacity(data.rows.len());
     for batch in collate_many(data, &order, padding, device) {
         let batch = batch?;
-        let logits = model.forward(&batch, &Pass::eval())?;
+        let logits = model.forward(&batch.inputs, &Pass::eval())?;
         let rows: Vec<Vec<f64>> = logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()?;
         numbered.extend(batch.rows.into_iter().zip(rows));
     }

@@ -182,7 +182,7 @@ impl<'a> Trainer<'a> {
             let (batch, _) = self.rows.batch(&self.order.next_rows())?;
             let draw = (self.step * self.config.accumulate + part) as u64;
             let pass = Pass::train(self.config.seed.rotate_left(24) ^ draw);
-            let logits = self.model.forward(&batch, &pass)?;
+            let logits = self.model.forward(&batch.inputs, &pass)?;
             let Some(labels) = &batch.labels else {
                 return Err(DataError::NoBatches.into());
             };

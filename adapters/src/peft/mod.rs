@@ -13,6 +13,8 @@ pub use config::{PeftConfig, PeftType, TargetModules, TaskType};
 pub(crate) use read::read;
 pub use write::{PeftOptions, PeftSummary, write};
 
+/// Name of the folder within an export whose adapter is more than this checkpoint.
+pub const FOLDER: &str = "peft";
 /// Name of the configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// Name of the weights file.
