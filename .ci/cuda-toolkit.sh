@@ -34,7 +34,8 @@ done
 cudarc_version=$(awk '/^name = "cudarc"$/ { getline; gsub(/[^0-9.]/, ""); print }' Cargo.lock)
 [ -n "$cudarc_version" ] || { say "Cargo.lock has no cudarc; has the \`cuda\` feature gone?"; exit 2; }
 
-hash=$(printf '%s\n' "${wheels[@]}" "cudarc $cudarc_version" | cat - .ci/cuda-toolkit.sh | sha256sum | cut -c1-12)
+layout=1 # raise it when the folder made below changes
+hash=$(printf '%s\n' "${wheels[@]}" "cudarc $cudarc_version" "layout $layout" | sha256sum | cut -c1-12)
 folder="$cache/cuda-13.0-$hash"
 
 cudarc_source() { # the folder of cudarc's source, wherever this cargo keeps it
@@ -94,7 +95,6 @@ say "nvcc $version, $folder"
 cat <<SHELL
 export CUDA_HOME='$folder/cuda'
 export CUDA_PATH='$folder/cuda'
-export NVCC='$folder/cuda/bin/nvcc'
 export PATH='$folder/cuda/bin':"\$PATH"
 export LD_LIBRARY_PATH='$folder/cuda/lib'"\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 export AUTOPEFT_CUDA_STUB='$folder/stub'
