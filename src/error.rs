@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::data::DataError;
 use crate::hub::HubError;
 use crate::models::ModelError;
+use crate::probe::influence::InfluenceError;
 use crate::recipe::RecipeError;
 use crate::select::SelectError;
 
@@ -30,6 +31,10 @@ pub enum Error {
     /// The data are at fault.
     #[error(transparent)]
     Data(#[from] DataError),
+
+    /// Measurements cannot be scored.
+    #[error(transparent)]
+    Influence(#[from] InfluenceError),
 
     /// The selection has no answer.
     #[error(transparent)]
@@ -131,6 +136,7 @@ impl Error {
             Self::Hub(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::Data(error) => error.hint(),
+            Self::Influence(error) => error.hint(),
             Self::Select(error) => error.hint(),
             Self::Adapters(error) => error.hint(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {

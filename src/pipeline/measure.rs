@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::prepare::Prepared;
 use super::recorder::Recorder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::groups::Group;
 use crate::interrupt::Interrupt;
 use crate::metrics::Evaluation;
 use crate::probe::influence::{
-    self, FreezeOptions, GroupScore, InfluenceError, Measurement, ScoreOptions, to_freeze,
+    self, FreezeOptions, GroupScore, Measurement, ScoreOptions, to_freeze,
 };
 use crate::probe::{
     Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Probe, ProbeConfig, ProbeOutcome,
@@ -241,10 +241,7 @@ fn scores(prepared: &Prepared<'_>, measurements: &[Measurement], sizes: &[usize]
         // A single product along random signs carries the coupling as noise, which a window averages out.
         window: (probe.estimator == recipe::Estimator::Hvp).then_some(HVP_WINDOW),
     };
-    influence::score(measurements, sizes, &options).map_err(|error: InfluenceError| Error::Conflict {
-        hint: error.hint().unwrap_or_default(),
-        what: error.to_string(),
-    })
+    Ok(influence::score(measurements, sizes, &options)?)
 }
 
 /// Measurements whose curvatures are averaged before a slope is divided by them.

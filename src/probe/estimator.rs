@@ -9,26 +9,18 @@ use std::sync::Arc;
 use autopeft_adapters::{Directions, Gradients, Parameter, Pass, ops};
 use candle_core::{DType, Device, Tensor};
 
+use super::influence::Curvature;
 use crate::error::Result;
 use crate::groups::Group;
 use crate::models::{Inputs, Model};
-
-/// Curvature along the directions of K groups, in loss per unit rate squared.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CurvatureEstimate {
-    /// `A_kk`.
-    Diagonal(Vec<f64>),
-    /// All of `A`, K × K, row by row.
-    Full(Vec<f64>),
-}
 
 /// Slope and curvature of K groups at one point of the training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     /// `b_k`, in loss per unit rate; positive where a step along the direction lowers the loss.
     pub slope: Vec<f64>,
-    /// `A`.
-    pub curvature: CurvatureEstimate,
+    /// `A`, in loss per unit rate squared.
+    pub curvature: Curvature,
     /// Mean loss of the measuring batch.
     pub loss: f64,
     /// Difference of two evaluations of the loss at the same point: the noise floor.

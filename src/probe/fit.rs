@@ -5,7 +5,8 @@
 //! `b = -Σxy / Σx²`, `A = 2 Σx²y / Σx⁴`. Source: Bu and Xu 2024 (GeN), <https://arxiv.org/abs/2407.02772>,
 //! section 3; one axis at a time, since random directions through all groups leak their coupling into A.
 
-use super::estimator::{CurvatureEstimate, Estimate, Estimator, Point};
+use super::estimator::{Estimate, Estimator, Point};
+use super::influence::Curvature;
 use crate::error::Result;
 
 /// The `fit` estimator. Costs 4K + 2 forward passes.
@@ -44,7 +45,7 @@ impl Estimator for ParabolaFit {
         }
         Ok(Estimate {
             slope,
-            curvature: CurvatureEstimate::Diagonal(curvature),
+            curvature: Curvature::Diagonal(curvature),
             loss,
             noise,
             fit: Some(fit),

@@ -12,7 +12,8 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::estimator::{CurvatureEstimate, Estimate, Estimator, Point, host_rows, mean_loss, softmax};
+use super::estimator::{Estimate, Estimator, Point, host_rows, mean_loss, softmax};
+use super::influence::Curvature;
 use crate::error::Result;
 
 /// The `gauss-newton` estimator.
@@ -70,7 +71,7 @@ impl Estimator for GaussNewton {
         };
         Ok(Estimate {
             slope,
-            curvature: CurvatureEstimate::Full(curvature),
+            curvature: Curvature::Full(curvature),
             loss,
             // One forward pass: there is no difference of losses that could drown in noise.
             noise: 0.0,

@@ -4,7 +4,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::estimator::{CurvatureEstimate, Estimate, Estimator, Point};
+use super::estimator::{Estimate, Estimator, Point};
+use super::influence::Curvature;
 use crate::error::Result;
 
 /// The `hvp` estimator: the diagonal of `A` from one product along `d = Σ_k s_k g_(k)` with random signs,
@@ -63,7 +64,7 @@ impl Estimator for HessianVectorProduct {
         let along = product(point, &signs, spacing(point)?)?;
         Ok(Estimate {
             slope,
-            curvature: CurvatureEstimate::Diagonal(along.iter().zip(&signs).map(|(a, s)| a * s).collect()),
+            curvature: Curvature::Diagonal(along.iter().zip(&signs).map(|(a, s)| a * s).collect()),
             loss,
             noise: (loss - point.loss()?).abs(),
             fit: None,
@@ -96,7 +97,7 @@ impl Estimator for FullHessian {
             .collect();
         Ok(Estimate {
             slope,
-            curvature: CurvatureEstimate::Full(curvature),
+            curvature: Curvature::Full(curvature),
             loss,
             noise: (loss - point.loss()?).abs(),
             fit: None,

@@ -8,7 +8,7 @@ mod hessian;
 pub mod influence;
 mod run;
 
-pub use estimator::{CurvatureEstimate, Estimate, Estimator, Point};
+pub use estimator::{Estimate, Estimator, Point};
 pub use fit::ParabolaFit;
 pub use gauss_newton::GaussNewton;
 pub use hessian::{FullHessian, HessianVectorProduct};

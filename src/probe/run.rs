@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use autopeft_adapters::Directions;
 
-use super::estimator::{CurvatureEstimate, Estimate, Estimator, Point};
-use super::influence::{Curvature, Measurement, Verdict, judge, next_rate, optimal_rate};
+use super::estimator::{Estimate, Estimator, Point};
+use super::influence::{Measurement, Verdict, judge_all, next_rate, optimal_rate, rounding_floor};
 use crate::data::TrainOrder;
 use crate::error::Result;
 use crate::groups::Group;
@@ -128,7 +128,18 @@ impl Probe<'_> {
             rates: &rates,
             step,
         })?;
-        let measurement = spread(&estimate, &active, &rates, self.groups.len(), step);
+        let floor = floor(&estimate, &rates);
+        let verdict = judge_all(&estimate.slope, &estimate.curvature, estimate.fit.as_deref(), floor);
+        let measured: Vec<bool> = (0..self.groups.len()).map(|group| active.contains(&group)).collect();
+        let measurement = Measurement {
+            step,
+            loss: estimate.loss,
+            noise_floor: estimate.noise,
+            slope: estimate.slope,
+            curvature: estimate.curvature,
+            verdict,
+        }
+        .spread(&measured)?;
         if self.config.adapt_rates {
             let diagonal = measurement.curvature.diagonal(self.groups.len());
             for number in active {
@@ -145,56 +156,10 @@ impl Probe<'_> {
     }
 }
 
-/// An estimate of the active groups as a measurement of all.
-fn spread(estimate: &Estimate, active: &[usize], rates: &[f64], groups: usize, step: usize) -> Measurement {
-    let mut slope = vec![0.0; groups];
-    let mut verdict = vec![Verdict::Frozen; groups];
-    let count = active.len();
-    for (position, number) in active.iter().enumerate() {
-        let b = estimate.slope.get(position).copied().unwrap_or(0.0);
-        let a = match &estimate.curvature {
-            CurvatureEstimate::Diagonal(diagonal) => diagonal.get(position),
-            CurvatureEstimate::Full(matrix) => matrix.get(position * count + position),
-        };
-        let r2 = estimate.fit.as_ref().and_then(|fit| fit.get(position)).copied();
-        // A slope that a step of the present rate cannot tell from the noise of the loss.
-        let rate = rates.get(position).copied().unwrap_or(0.0);
-        let floor = if rate > 0.0 { estimate.noise / rate } else { 0.0 };
-        if let Some(entry) = slope.get_mut(*number) {
-            *entry = b;
-        }
-        if let Some(entry) = verdict.get_mut(*number) {
-            *entry = judge(b, a.copied().unwrap_or(0.0), r2, floor);
-        }
-    }
-    let curvature = match &estimate.curvature {
-        CurvatureEstimate::Diagonal(diagonal) => {
-            let mut all = vec![0.0; groups];
-            for (number, a) in active.iter().zip(diagonal) {
-                if let Some(entry) = all.get_mut(*number) {
-                    *entry = *a;
-                }
-            }
-            Curvature::Diagonal(all)
-        }
-        CurvatureEstimate::Full(matrix) => {
-            let mut all = vec![0.0; groups * groups];
-            for (i, row) in active.iter().zip(matrix.chunks(count.max(1))) {
-                for (j, a) in active.iter().zip(row) {
-                    if let Some(entry) = all.get_mut(i * groups + j) {
-                        *entry = *a;
-                    }
-                }
-            }
-            Curvature::Full(all)
-        }
-    };
-    Measurement {
-        step,
-        slope,
-        curvature,
-        verdict,
-        loss: estimate.loss,
-        noise_floor: estimate.noise,
-    }
+/// Slopes below this are no signal: what rounding leaves of a group without effect, or what a step of the
+/// smallest rate cannot tell from the noise of the loss.
+fn floor(estimate: &Estimate, rates: &[f64]) -> f64 {
+    let smallest = rates.iter().copied().filter(|rate| *rate > 0.0).fold(f64::INFINITY, f64::min);
+    let noise = if smallest.is_finite() { estimate.noise / smallest } else { 0.0 };
+    noise.max(rounding_floor(&estimate.curvature.diagonal(estimate.slope.len())))
 }

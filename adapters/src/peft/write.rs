@@ -28,21 +28,12 @@ pub struct PeftOptions {
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeftSummary {
-    /// Kind of checkpoint.
-    pub peft_type: PeftType,
     /// Numbers in the weights file.
     pub parameters: usize,
     /// A module that carries a LoRA of zeros, because PEFT loads no checkpoint of this kind without one.
     pub placeholder: Option<String>,
     /// The files.
     pub files: Vec<PathBuf>,
-}
-
-/// Parameters of one module, by part.
-#[derive(Default)]
-struct Module {
-    kind: Option<Kind>,
-    parameters: Vec<Arc<Parameter>>,
 }
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`, from every parameter that
@@ -55,14 +46,12 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
     let contents = Contents::gather(adapters)?;
     let (config, tensors, placeholder) = contents.checkpoint(options)?;
     let ranks = contents.ranks(placeholder.as_deref());
-    if config.peft_type == PeftType::Lora {
-        matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(
-            |reason| Error::NotExpressible {
-                target: "PEFT",
-                reason,
-            },
-        )?;
-    }
+    matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(|reason| {
+        Error::NotExpressible {
+            target: "PEFT",
+            reason,
+        }
+    })?;
     let json = to_json(&config).map_err(|error| Error::Malformed {
         path: folder.join(CONFIG_FILE),
         reason: error.to_string(),
@@ -72,7 +61,6 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
     crate::files::write_text(&config_path, &json)?;
     crate::files::write_tensors(&weights_path, &tensors)?;
     Ok(PeftSummary {
-        peft_type: config.peft_type,
         parameters: tensors.values().map(Tensor::elem_count).sum(),
         placeholder,
         files: vec![config_path, weights_path],
@@ -83,8 +71,8 @@ struct Contents {
     /// LoRA by module: `A` (r, in), `B` (out, r) with the scale folded in.
     lora: BTreeMap<String, (Tensor, Tensor)>,
     biases: BTreeMap<String, Tensor>,
-    norms: BTreeMap<String, Module>,
-    heads: BTreeMap<String, Module>,
+    norms: BTreeMap<String, Vec<Arc<Parameter>>>,
+    heads: BTreeMap<String, Vec<Arc<Parameter>>>,
     /// Every module of the model.
     modules: BTreeSet<String>,
     /// A linear layer with its input and output size, for the placeholder.
@@ -128,9 +116,7 @@ impl Contents {
                 Kind::Norm => &mut contents.norms,
                 Kind::Head => &mut contents.heads,
             };
-            let entry = whole.entry(module).or_default();
-            entry.kind = Some(parameter.kind());
-            entry.parameters.push(parameter);
+            whole.entry(module).or_default().push(parameter);
         }
         for (module, parameters) in blocks {
             let scale = adapters.lora_scale(&module);
@@ -182,43 +168,18 @@ impl Contents {
         entries
     }
 
+    /// Always a `LORA` checkpoint: `LN_TUNING` would hold norms and a head too, but its
+    /// `merge_and_unload()` leaves the head wrapped, and a saved merge loses it (peft 0.17.1 and 0.21.2).
     fn checkpoint(
         &self,
         options: &PeftOptions,
     ) -> Result<(PeftConfig, HashMap<String, Tensor>, Option<String>)> {
         let mut tensors = HashMap::new();
-        let only_norms = self.lora.is_empty() && self.biases.is_empty() && !self.norms.is_empty();
-        for (path, module) in self.norms.iter().chain(&self.heads) {
-            let infix = if only_norms && module.kind == Some(Kind::Norm) {
-                ".ln_tuning_layers"
-            } else {
-                ""
-            };
-            for parameter in &module.parameters {
-                let name = format!("{PREFIX}{path}{infix}.{}", parameter.part().name());
+        for (path, parameters) in self.norms.iter().chain(&self.heads) {
+            for parameter in parameters {
+                let name = format!("{PREFIX}{path}.{}", parameter.part().name());
                 tensors.insert(name, plain(&parameter.value())?);
             }
-        }
-        let mut config = PeftConfig {
-            peft_type: PeftType::LnTuning,
-            task_type: (!self.heads.is_empty()).then_some(options.task),
-            base_model_name_or_path: Some(options.base_model.clone()),
-            inference_mode: true,
-            r: None,
-            lora_alpha: None,
-            lora_dropout: None,
-            bias: None,
-            fan_in_fan_out: None,
-            target_modules: Some(TargetModules::List(self.norms.keys().cloned().collect())),
-            rank_pattern: None,
-            alpha_pattern: None,
-            modules_to_save: Some(self.head_entries()),
-            use_rslora: None,
-            use_dora: None,
-            lora_bias: None,
-        };
-        if only_norms {
-            return Ok((config, tensors, None));
         }
         let placeholder = self.add_low_rank(&mut tensors)?;
         for (path, bias) in &self.biases {
@@ -228,41 +189,30 @@ impl Contents {
         }
         let ranks = self.ranks(placeholder.as_deref());
         let largest = ranks.values().copied().max().unwrap_or(1);
-        let deviants = ranks.iter().filter(|(_, rank)| **rank != largest);
-        config.peft_type = PeftType::Lora;
-        config.r = Some(largest);
-        config.lora_alpha = Some(largest as f64);
-        config.lora_dropout = Some(options.lora_dropout);
-        config.bias = Some(
-            if self.biases.is_empty() {
-                "none"
-            } else {
-                "all"
-            }
-            .to_string(),
-        );
-        config.fan_in_fan_out = Some(false);
-        config.rank_pattern = Some(
-            deviants
-                .clone()
-                .map(|(path, rank)| (path.clone(), *rank))
-                .collect(),
-        );
-        config.alpha_pattern = Some(
-            deviants
-                .map(|(path, rank)| (path.clone(), *rank as f64))
-                .collect(),
-        );
-        config.target_modules = Some(TargetModules::List(ranks.into_keys().collect()));
-        config.modules_to_save = Some(
-            self.norms
-                .keys()
-                .cloned()
-                .chain(self.head_entries())
-                .collect(),
-        );
-        config.use_rslora = Some(false);
-        config.use_dora = Some(false);
+        let deviants = || ranks.iter().filter(|(_, rank)| **rank != largest);
+        let bias = if self.biases.is_empty() { "none" } else { "all" };
+        let config = PeftConfig {
+            peft_type: PeftType::Lora,
+            task_type: (!self.heads.is_empty()).then_some(options.task),
+            base_model_name_or_path: Some(options.base_model.clone()),
+            inference_mode: true,
+            r: Some(largest),
+            lora_alpha: Some(largest as f64),
+            lora_dropout: Some(options.lora_dropout),
+            bias: Some(bias.to_string()),
+            fan_in_fan_out: Some(false),
+            rank_pattern: Some(deviants().map(|(path, rank)| (path.clone(), *rank)).collect()),
+            alpha_pattern: Some(
+                deviants()
+                    .map(|(path, rank)| (path.clone(), *rank as f64))
+                    .collect(),
+            ),
+            target_modules: Some(TargetModules::List(ranks.keys().cloned().collect())),
+            modules_to_save: Some(self.norms.keys().cloned().chain(self.head_entries()).collect()),
+            use_rslora: Some(false),
+            use_dora: Some(false),
+            lora_bias: None,
+        };
         Ok((config, tensors, placeholder))
     }
 
