@@ -1,5 +1,26 @@
-//! Measures which parameter-efficient fine-tuning modules a model and task need.
+//! Measures which parameter-efficient fine-tuning (PEFT) modules a model and task need, and exports the
+//! trimmed adapter.
+//!
+//! `recipe → data → model(base + superset) → groups → probe → select → export`: [`pipeline`] is that line.
 
+pub mod base;
 pub mod cli;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod export;
+pub mod groups;
+pub mod hub;
+pub mod interrupt;
+pub mod metrics;
+pub mod models;
+pub mod pipeline;
+pub mod probe;
 pub mod progress;
+pub mod quickstart;
 pub mod recipe;
+pub mod report;
+pub mod select;
+pub mod train;
+
+pub use error::{Error, Result};

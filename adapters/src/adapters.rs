@@ -1,0 +1,458 @@
+//! Makes the layers of a model, with what the configuration attaches to each.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::bottleneck::{Bottleneck, Place};
+use crate::error::InModule;
+use crate::kind::{Kind, Part};
+use crate::linear::{Linear, LoraBlock, Value};
+use crate::norm::{LayerNorm, RmsNorm};
+use crate::parameter::{Parameter, State};
+use crate::plan::{BottleneckPlan, Loaded, LoraPlan, ModulePlan, Plan, Site, SiteShape, Superset};
+use crate::{Error, Result};
+
+/// Standard deviation of a fresh head's weights (`initializer_range` of the BERT family).
+const HEAD_DEVIATION: f64 = 0.02;
+
+/// The layers' maker. It registers every parameter it attaches, in the order in which the model asks.
+#[derive(Debug)]
+pub struct Adapters {
+    plan: Plan,
+    seed: u64,
+    registry: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    parameters: Vec<Arc<Parameter>>,
+    sites: Vec<Site>,
+    fresh: Vec<String>,
+    plans: HashMap<String, ModulePlan>,
+    used: HashSet<String>,
+}
+
+impl Adapters {
+    /// Attaches nothing but the head: the base model.
+    pub fn none() -> Self {
+        Self::new(Plan::None, 0)
+    }
+
+    /// Attaches everything that `superset` names. Initial values are drawn from `seed` and the
+    /// parameter's name, so they do not depend on what else is attached.
+    pub fn superset(superset: Superset, seed: u64) -> Self {
+        Self::new(Plan::Superset(superset), seed)
+    }
+
+    /// Attaches what an exported adapter holds: the folder has `adapter_config.json` and
+    /// `adapter_model.safetensors` as Hugging Face PEFT writes them; or a folder `bottleneck` as AdapterHub
+    /// writes it, with or without a folder `peft` beside it.
+    ///
+    /// # Errors
+    /// When the files are missing, malformed, or use a feature that is not computed here.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let mut loaded = Loaded::default();
+        let bottleneck = folder.join(crate::adapterhub::FOLDER);
+        let has_bottleneck = bottleneck.is_dir();
+        let beside = folder.join(crate::peft::FOLDER);
+        if beside.is_dir() {
+            crate::peft::read(&beside, &mut loaded)?;
+        } else if folder.join(crate::peft::CONFIG_FILE).exists() || !has_bottleneck {
+            crate::peft::read(folder, &mut loaded)?;
+        }
+        if has_bottleneck {
+            crate::adapterhub::read(&bottleneck, &mut loaded)?;
+        }
+        Ok(Self::new(Plan::Loaded(loaded), 0))
+    }
+
+    fn new(plan: Plan, seed: u64) -> Self {
+        Self {
+            plan,
+            seed,
+            registry: Mutex::new(Registry::default()),
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        match self.registry.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    /// All parameters attached so far, in the order of registration; the position is the index.
+    pub fn parameters(&self) -> Vec<Arc<Parameter>> {
+        self.registry().parameters.clone()
+    }
+
+    /// All places where something is or could have been attached.
+    pub fn sites(&self) -> Vec<Site> {
+        self.registry().sites.clone()
+    }
+
+    /// Paths of the head modules that the checkpoint did not have, so that they start at random.
+    pub fn fresh(&self) -> Vec<String> {
+        self.registry().fresh.clone()
+    }
+
+    /// Factor of the low-rank product of the module with this path, `alpha / r`; 1 where there is none.
+    pub fn lora_scale(&self, module: &str) -> f64 {
+        let registry = self.registry();
+        let plan = registry
+            .plans
+            .get(module)
+            .and_then(|plan| plan.lora.as_ref());
+        plan.map_or(1.0, |lora| lora.scale)
+    }
+
+    /// Sizes of the bottleneck adapter at the module with this path.
+    pub fn bottleneck_plan(&self, module: &str) -> Option<BottleneckPlan> {
+        self.registry()
+            .plans
+            .get(module)
+            .and_then(|plan| plan.bottleneck)
+    }
+
+    /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
+    ///
+    /// # Errors
+    /// [`Error::Unused`] lists those that did not.
+    pub fn check_used(&self) -> Result<()> {
+        let Plan::Loaded(loaded) = &self.plan else {
+            return Ok(());
+        };
+        let registry = self.registry();
+        let mut names: Vec<String> = loaded
+            .values
+            .keys()
+            .filter(|name| !registry.used.contains(*name))
+            .cloned()
+            .collect();
+        names.sort();
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Unused { names })
+        }
+    }
+
+    /// A linear layer with a bias; tensors `weight` (out, in) and `bias` (out).
+    ///
+    /// # Errors
+    /// When the checkpoint lacks a tensor or has it in another shape.
+    pub fn linear(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        self.make_linear(in_features, out_features, true, false, vb)
+    }
+
+    /// A linear layer without a bias.
+    ///
+    /// # Errors
+    /// As for [`Adapters::linear`].
+    pub fn linear_no_bias(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        self.make_linear(in_features, out_features, false, false, vb)
+    }
+
+    /// A linear layer whose bias can change no output: the key projection of softmax attention without
+    /// rotary positions. That bias is attached only on request.
+    ///
+    /// # Errors
+    /// As for [`Adapters::linear`].
+    pub fn linear_inert_bias(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        self.make_linear(in_features, out_features, true, true, vb)
+    }
+
+    fn make_linear(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        bias: bool,
+        inert_bias: bool,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        let path = vb.prefix();
+        let plan = self.visit(
+            &path,
+            SiteShape::Linear {
+                in_features,
+                out_features,
+                bias,
+                inert_bias,
+            },
+        );
+        let weight = vb.get((out_features, in_features), "weight")?;
+        let mut lora = Vec::new();
+        let (scale, dropout) = plan
+            .lora
+            .as_ref()
+            .map_or((1.0, 0.0), |plan| (plan.scale, plan.dropout));
+        if let Some(plan) = &plan.lora {
+            lora = self.lora_blocks(&path, plan, &weight).in_module(&path)?;
+        }
+        let bias = if !bias {
+            None
+        } else {
+            let value = vb.get(out_features, "bias")?;
+            Some(if plan.bias {
+                Value::Trained(self.register(&path, Kind::Bias, Part::Bias, value)?)
+            } else {
+                Value::Frozen(value)
+            })
+        };
+        let weight = if plan.base {
+            Value::Trained(self.register(&path, Kind::Base, Part::Weight, weight)?)
+        } else {
+            Value::Frozen(weight)
+        };
+        Ok(Linear::new(path, weight, bias, lora, scale, dropout))
+    }
+
+    fn lora_blocks(
+        &self,
+        path: &str,
+        plan: &LoraPlan,
+        weight: &Tensor,
+    ) -> candle_core::Result<Vec<LoraBlock>> {
+        let (out_features, in_features) = weight.dims2()?;
+        // Uniform(-1/√in, 1/√in), as PEFT's `kaiming_uniform_(a=√5)`.
+        let bound = 1.0 / (in_features as f64).sqrt();
+        plan.rank_blocks
+            .iter()
+            .enumerate()
+            .map(|(block, rank)| {
+                let mut random = self.random(&format!("{path}.lora_A.{block}"));
+                let a = draw((*rank, in_features), weight, || {
+                    random.random_range(-bound..bound)
+                })?;
+                let b = Tensor::zeros((out_features, *rank), weight.dtype(), weight.device())?;
+                Ok(LoraBlock {
+                    a: self
+                        .register(path, Kind::Lora, Part::LoraA { block }, a)
+                        .map_err(candle_core::Error::wrap)?,
+                    b: self
+                        .register(path, Kind::Lora, Part::LoraB { block }, b)
+                        .map_err(candle_core::Error::wrap)?,
+                })
+            })
+            .collect()
+    }
+
+    /// A layer of a task head: trained whole. Where the checkpoint lacks it, it starts at random (normal,
+    /// standard deviation 0.02; zero bias) and is listed by [`Adapters::fresh`].
+    ///
+    /// # Errors
+    /// As for [`Adapters::linear`].
+    pub fn head(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+        let path = vb.prefix();
+        self.visit(
+            &path,
+            SiteShape::Head {
+                in_features,
+                out_features,
+            },
+        );
+        let shape = (out_features, in_features);
+        let (weight, bias) = if vb.contains_tensor("weight") {
+            (vb.get(shape, "weight")?, vb.get(out_features, "bias")?)
+        } else {
+            self.registry().fresh.push(path.clone());
+            let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
+            let mut random = self.random(&path);
+            let weight =
+                draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
+            (
+                weight,
+                Tensor::zeros(out_features, vb.dtype(), vb.device())?,
+            )
+        };
+        let weight = Value::Trained(self.register(&path, Kind::Head, Part::Weight, weight)?);
+        let bias = Value::Trained(self.register(&path, Kind::Head, Part::Bias, bias)?);
+        Ok(Linear::new(path, weight, Some(bias), Vec::new(), 1.0, 0.0))
+    }
+
+    /// A LayerNorm over the last dimension; tensors `weight` and `bias` (hidden).
+    ///
+    /// # Errors
+    /// When the checkpoint lacks a tensor or has it in another shape.
+    pub fn layer_norm(
+        &self,
+        hidden_size: usize,
+        epsilon: f64,
+        vb: VarBuilder,
+    ) -> Result<LayerNorm> {
+        let path = vb.prefix();
+        let plan = self.visit(
+            &path,
+            SiteShape::Norm {
+                hidden_size,
+                bias: true,
+            },
+        );
+        let weight = vb.get(hidden_size, "weight")?;
+        let bias = vb.get(hidden_size, "bias")?;
+        let (weight, bias) = if plan.norm {
+            (
+                Value::Trained(self.register(&path, Kind::Norm, Part::Weight, weight)?),
+                Value::Trained(self.register(&path, Kind::Norm, Part::Bias, bias)?),
+            )
+        } else {
+            (Value::Frozen(weight), Value::Frozen(bias))
+        };
+        Ok(LayerNorm::new(path, weight, bias, epsilon))
+    }
+
+    /// An RMSNorm over the last dimension; tensor `weight` (hidden).
+    ///
+    /// # Errors
+    /// When the checkpoint lacks the tensor or has it in another shape.
+    pub fn rms_norm(&self, hidden_size: usize, epsilon: f64, vb: VarBuilder) -> Result<RmsNorm> {
+        let path = vb.prefix();
+        let plan = self.visit(
+            &path,
+            SiteShape::Norm {
+                hidden_size,
+                bias: false,
+            },
+        );
+        let weight = vb.get(hidden_size, "weight")?;
+        let weight = if plan.norm {
+            Value::Trained(self.register(&path, Kind::Norm, Part::Weight, weight)?)
+        } else {
+            Value::Frozen(weight)
+        };
+        Ok(RmsNorm::new(path, weight, epsilon))
+    }
+
+    /// A place for a bottleneck adapter, at the module that AdapterHub keeps it in. Down-projections start
+    /// as normal with standard deviation 0.02, up-projections as zero.
+    ///
+    /// # Errors
+    /// When a tensor cannot be made.
+    pub fn bottleneck(
+        &self,
+        hidden_size: usize,
+        place: Place,
+        vb: VarBuilder,
+    ) -> Result<Bottleneck> {
+        let path = vb.prefix();
+        let plan = self.visit(&path, SiteShape::Bottleneck { hidden_size, place });
+        let Some(plan) = plan.bottleneck else {
+            return Ok(Bottleneck::absent(path));
+        };
+        let size = plan.size(hidden_size);
+        let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
+        let mut random = self.random(&path);
+        let down = draw((size, hidden_size), &like, || {
+            HEAD_DEVIATION * normal(&mut random)
+        })
+        .in_module(&path)?;
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, vb.dtype(), vb.device());
+        let register = |part, initial| self.register(&path, Kind::Bottleneck, part, initial);
+        let down_weight = register(Part::DownWeight, down)?;
+        let down_bias = register(Part::DownBias, zeros(&[size])?)?;
+        let up_weight = register(Part::UpWeight, zeros(&[hidden_size, size])?)?;
+        let up_bias = register(Part::UpBias, zeros(&[hidden_size])?)?;
+        Ok(Bottleneck::new(
+            path,
+            plan,
+            [down_weight, down_bias, up_weight, up_bias],
+        ))
+    }
+
+    fn visit(&self, path: &str, shape: SiteShape) -> ModulePlan {
+        let plan = self.plan.module(path, shape);
+        let mut registry = self.registry();
+        registry.sites.push(Site {
+            path: path.to_string(),
+            shape,
+        });
+        // The norm and the adapter that share a path, as in AdapterHub's layout, are separate visits.
+        let known = registry.plans.entry(path.to_string()).or_default();
+        known.lora = plan.lora.clone().or(known.lora.take());
+        known.bottleneck = plan.bottleneck.or(known.bottleneck);
+        plan
+    }
+
+    fn register(
+        &self,
+        module: &str,
+        kind: Kind,
+        part: Part,
+        initial: Tensor,
+    ) -> Result<Arc<Parameter>> {
+        let mut registry = self.registry();
+        let state = if kind == Kind::Base {
+            State::Frozen
+        } else {
+            State::Trainable
+        };
+        let dtype = initial.dtype();
+        let device = initial.device().clone();
+        let parameter = Arc::new(Parameter::new(
+            registry.parameters.len(),
+            module,
+            kind,
+            part,
+            initial,
+            state,
+        ));
+        if let Plan::Loaded(loaded) = &self.plan {
+            let name = parameter.name();
+            if let Some(value) = loaded.values.get(&name) {
+                parameter.set(&value.to_dtype(dtype)?.to_device(&device)?)?;
+                registry.used.insert(name);
+            }
+        }
+        registry.parameters.push(parameter.clone());
+        Ok(parameter)
+    }
+
+    fn random(&self, name: &str) -> ChaCha8Rng {
+        // FNV-1a of the name, so that a value depends on its own name and the seed alone.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        ChaCha8Rng::seed_from_u64(self.seed ^ hash)
+    }
+}
+
+fn draw(
+    shape: (usize, usize),
+    like: &Tensor,
+    mut number: impl FnMut() -> f64,
+) -> candle_core::Result<Tensor> {
+    let numbers: Vec<f64> = (0..shape.0 * shape.1).map(|_| number()).collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu)?
+        // Through f32, so that f32 and f64 runs start from the same values.
+        .to_dtype(DType::F32)?
+        .to_dtype(like.dtype())?
+        .to_device(like.device())
+}
+
+/// A standard normal number (Box and Muller 1958).
+fn normal(random: &mut ChaCha8Rng) -> f64 {
+    let radius: f64 = 1.0 - random.random::<f64>();
+    let angle = std::f64::consts::TAU * random.random::<f64>();
+    (-2.0 * radius.ln()).sqrt() * angle.cos()
+}

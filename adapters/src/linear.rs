@@ -1,0 +1,347 @@
+//! A linear layer with what may be attached to it: `y = x Wᵀ + b + (alpha / r) (x Aᵀ) Bᵀ`.
+//! Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, section 4.1; names as in Hugging Face PEFT.
+
+use std::sync::Arc;
+
+use candle_core::{D, Result as CandleResult, Tensor};
+use candle_nn::Module;
+
+use crate::Result;
+use crate::error::InModule;
+use crate::ops::{function2, matmul_rows, row_sum};
+use crate::parameter::{Parameter, State};
+use crate::pass::{Directions, Pass, Tape, Wanted};
+
+/// A tensor of a layer: fixed, or a parameter.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Frozen(Tensor),
+    Trained(Arc<Parameter>),
+}
+
+impl Value {
+    /// The present value; a dropped parameter is as if it had never been attached.
+    pub(crate) fn tensor(&self) -> Tensor {
+        match self {
+            Self::Frozen(tensor) => tensor.clone(),
+            Self::Trained(parameter) if parameter.is_active() => parameter.value(),
+            Self::Trained(parameter) => parameter.initial().clone(),
+        }
+    }
+
+    pub(crate) fn parameter(&self) -> Option<&Arc<Parameter>> {
+        match self {
+            Self::Frozen(_) => None,
+            Self::Trained(parameter) => Some(parameter),
+        }
+    }
+}
+
+/// One rank block of a LoRA: `a` (rank, in), `b` (out, rank).
+#[derive(Debug, Clone)]
+pub(crate) struct LoraBlock {
+    pub(crate) a: Arc<Parameter>,
+    pub(crate) b: Arc<Parameter>,
+}
+
+impl LoraBlock {
+    fn is_active(&self) -> bool {
+        self.a.is_active() && self.b.is_active()
+    }
+}
+
+/// A linear layer, made by [`crate::Adapters`].
+#[derive(Debug, Clone)]
+pub struct Linear {
+    path: String,
+    weight: Value,
+    bias: Option<Value>,
+    lora: Vec<LoraBlock>,
+    scale: f64,
+    dropout: f64,
+}
+
+/// The rank blocks in use, side by side: `a` (r, in), `b` (out, r).
+struct LowRank {
+    blocks: Vec<LoraBlock>,
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn new(
+        path: String,
+        weight: Value,
+        bias: Option<Value>,
+        lora: Vec<LoraBlock>,
+        scale: f64,
+        dropout: f64,
+    ) -> Self {
+        Self {
+            path,
+            weight,
+            bias,
+            lora,
+            scale,
+            dropout,
+        }
+    }
+
+    /// Path of the layer, as in the checkpoint.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// `x`: (batch, …, in) to (batch, …, out).
+    ///
+    /// # Errors
+    /// When the shapes do not fit; the error names the module.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.compute(x, pass).in_module(&self.path)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
+        self.weight
+            .parameter()
+            .into_iter()
+            .chain(self.bias.as_ref().and_then(Value::parameter))
+            .chain(self.lora.iter().flat_map(|block| [&block.a, &block.b]))
+    }
+
+    fn low_rank(&self) -> CandleResult<Option<LowRank>> {
+        let blocks: Vec<LoraBlock> = self
+            .lora
+            .iter()
+            .filter(|block| block.is_active())
+            .cloned()
+            .collect();
+        if blocks.is_empty() {
+            return Ok(None);
+        }
+        let a: Vec<Tensor> = blocks.iter().map(|block| block.a.value()).collect();
+        let b: Vec<Tensor> = blocks.iter().map(|block| block.b.value()).collect();
+        Ok(Some(LowRank {
+            blocks,
+            a: Tensor::cat(&a, 0)?,
+            b: Tensor::cat(&b, 1)?,
+        }))
+    }
+
+    fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
+        let batch = x.dim(0)?;
+        let in_features = x.dim(D::Minus1)?;
+        let rows = x.elem_count() / in_features;
+        let input = x.detach().reshape((rows, in_features))?; // (rows, in)
+        let weight = self.weight.tensor();
+        let mut output = matmul_rows(&input, &weight)?; // (rows, out)
+        let low_rank = self.low_rank()?;
+        let mut mask = None;
+        if let Some(LowRank { a, b, .. }) = &low_rank {
+            mask = pass.dropout_mask(self.dropout, &input)?;
+            let dropped = match &mask {
+                Some(mask) => (&input * mask)?,
+                None => input.clone(),
+            };
+            let product = matmul_rows(&matmul_rows(&dropped, a)?, &(b * self.scale)?)?;
+            output = (output + product)?;
+        }
+        if let Some(bias) = &self.bias {
+            output = output.broadcast_add(&bias.tensor())?;
+        }
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = weight.dim(0)?;
+        }
+        let output = output.reshape(shape)?;
+        let wanted = pass.wanted(self.parameters());
+        if wanted.is_none() && !x.track_op() {
+            return Ok(output);
+        }
+        let backward = Backward {
+            layer: self.clone(),
+            batch,
+            input,
+            weight,
+            low_rank,
+            mask,
+            wanted: wanted.clone(),
+            input_tracked: x.track_op(),
+            input_shape: x.dims().to_vec(),
+        };
+        let anchor = match &wanted {
+            Some(wanted) => wanted.tape().anchor(x.device())?.as_tensor().clone(),
+            None => x.detach(),
+        };
+        function2("linear", [x, &anchor], output, move |_, gradient| {
+            Ok([backward.run(gradient)?, None])
+        })
+    }
+}
+
+impl Module for Linear {
+    /// The value alone, as in inference.
+    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
+        self.compute(x, &Pass::eval())
+    }
+}
+
+/// What the backward pass needs.
+struct Backward {
+    layer: Linear,
+    batch: usize,
+    input: Tensor,
+    weight: Tensor,
+    low_rank: Option<LowRank>,
+    mask: Option<Tensor>,
+    wanted: Option<Wanted>,
+    input_tracked: bool,
+    input_shape: Vec<usize>,
+}
+
+impl Backward {
+    fn run(&self, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        let (rows, _) = self.input.dims2()?;
+        let gradient = gradient
+            .contiguous()?
+            .reshape((rows, self.weight.dim(0)?))?; // (rows, out)
+        match &self.wanted {
+            Some(Wanted::Gradients(tape)) => self.gradients(&gradient, tape)?,
+            Some(Wanted::Tangents(tape, directions)) => {
+                self.tangents(&gradient, tape, directions)?
+            }
+            None => {}
+        }
+        if !self.input_tracked {
+            return Ok(None);
+        }
+        let mut result = gradient.matmul(&self.weight)?;
+        if let Some(LowRank { a, b, .. }) = &self.low_rank {
+            let mut through = (gradient.matmul(b)? * self.layer.scale)?.matmul(a)?;
+            if let Some(mask) = &self.mask {
+                through = (through * mask)?;
+            }
+            result = (result + through)?;
+        }
+        result.reshape(self.input_shape.as_slice()).map(Some)
+    }
+
+    /// The input as LoRA saw it.
+    fn dropped_input(&self) -> CandleResult<Tensor> {
+        match &self.mask {
+            Some(mask) => &self.input * mask,
+            None => Ok(self.input.clone()),
+        }
+    }
+
+    fn gradients(&self, gradient: &Tensor, tape: &Tape) -> CandleResult<()> {
+        let trainable = |parameter: &Arc<Parameter>| parameter.state() == State::Trainable;
+        if let Some(weight) = self.layer.weight.parameter().filter(|p| trainable(p)) {
+            tape.deliver(weight.index(), gradient.t()?.matmul(&self.input)?)?;
+        }
+        if let Some(bias) = self
+            .layer
+            .bias
+            .as_ref()
+            .and_then(Value::parameter)
+            .filter(|p| trainable(p))
+        {
+            tape.deliver(bias.index(), row_sum(gradient)?)?;
+        }
+        let Some(LowRank { blocks, a, b }) = &self.low_rank else {
+            return Ok(());
+        };
+        if !blocks
+            .iter()
+            .any(|block| trainable(&block.a) || trainable(&block.b))
+        {
+            return Ok(());
+        }
+        let input = self.dropped_input()?;
+        let scale = self.layer.scale;
+        let down = (gradient.matmul(b)? * scale)?.t()?.matmul(&input)?; // (r, in)
+        let up = gradient.t()?.matmul(&(matmul_rows(&input, a)? * scale)?)?; // (out, r)
+        let mut start = 0;
+        for block in blocks {
+            let rank = block.a.initial().dim(0)?;
+            if trainable(&block.a) {
+                tape.deliver(block.a.index(), down.narrow(0, start, rank)?)?;
+            }
+            if trainable(&block.b) {
+                tape.deliver(block.b.index(), up.narrow(1, start, rank)?.contiguous()?)?;
+            }
+            start += rank;
+        }
+        Ok(())
+    }
+
+    /// For each parameter with a direction Δ, the derivative of every example's output along it: the
+    /// gradient at the output times `x ΔWᵀ`, `Δb`, `(alpha / r) (x ΔAᵀ) Bᵀ` or `(alpha / r) (x Aᵀ) ΔBᵀ`.
+    fn tangents(
+        &self,
+        gradient: &Tensor,
+        tape: &Tape,
+        directions: &Directions,
+    ) -> CandleResult<()> {
+        if let Some(weight) = self.layer.weight.parameter()
+            && let Some(direction) = directions.get(weight.index())
+        {
+            let tangent = matmul_rows(&self.input, direction)?;
+            tape.deliver(
+                weight.index(),
+                per_example(&(tangent * gradient)?.sum_keepdim(1)?, self.batch)?.squeeze(1)?,
+            )?;
+        }
+        if let Some(bias) = self.layer.bias.as_ref().and_then(Value::parameter)
+            && let Some(direction) = directions.get(bias.index())
+        {
+            let along = gradient.matmul(&direction.unsqueeze(1)?)?; // (rows, 1)
+            tape.deliver(bias.index(), per_example(&along, self.batch)?.squeeze(1)?)?;
+        }
+        let Some(LowRank { blocks, a, b }) = &self.low_rank else {
+            return Ok(());
+        };
+        let along = |parameter: &Arc<Parameter>| match directions.get(parameter.index()) {
+            Some(direction) => Ok(direction.clone()),
+            None => parameter.initial().zeros_like(),
+        };
+        let delta_a = Tensor::cat(
+            &blocks
+                .iter()
+                .map(|block| along(&block.a))
+                .collect::<CandleResult<Vec<_>>>()?,
+            0,
+        )?;
+        let delta_b = Tensor::cat(
+            &blocks
+                .iter()
+                .map(|block| along(&block.b))
+                .collect::<CandleResult<Vec<_>>>()?,
+            1,
+        )?;
+        let scale = self.layer.scale;
+        let down = (gradient.matmul(b)? * matmul_rows(&self.input, &delta_a)?)?; // (rows, r)
+        let up = (gradient.matmul(&delta_b)? * matmul_rows(&self.input, a)?)?; // (rows, r)
+        let down = (per_example(&down, self.batch)? * scale)?; // (batch, r)
+        let up = (per_example(&up, self.batch)? * scale)?;
+        let mut start = 0;
+        for block in blocks {
+            let rank = block.a.initial().dim(0)?;
+            for (parameter, columns) in [(&block.a, &down), (&block.b, &up)] {
+                if directions.get(parameter.index()).is_some() {
+                    tape.deliver(parameter.index(), columns.narrow(1, start, rank)?.sum(1)?)?;
+                }
+            }
+            start += rank;
+        }
+        Ok(())
+    }
+}
+
+/// Sums the rows of each example: (batch · positions, n) to (batch, n).
+pub(crate) fn per_example(rows: &Tensor, batch: usize) -> CandleResult<Tensor> {
+    let (count, columns) = rows.dims2()?;
+    if count == batch {
+        return Ok(rows.clone());
+    }
+    rows.reshape((batch, count / batch, columns))?.sum(1)
+}

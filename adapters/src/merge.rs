@@ -1,0 +1,131 @@
+//! An adapter without any adapter code: a `VarBuilder` whose tensors already contain the LoRA, bias,
+//! norm and head of an export, so that any candle model loads adapted.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Result as CandleResult, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+
+use crate::plan::Loaded;
+use crate::{Error, Result};
+
+/// The tensors of `base` with the adapter in `folder` merged in: `W + (alpha / r) B A` for LoRA, and the
+/// adapter's own values for biases, norms and heads. Names are those of the adapter's module paths; a
+/// model that leaves out the leading component (`encoder.layer…` for `bert.encoder.layer…`) finds them
+/// too.
+///
+/// # Errors
+/// When the adapter cannot be read, or has bottleneck adapters, which no base weight can contain.
+pub fn merged_var_builder(
+    base: VarBuilder<'static>,
+    folder: &Path,
+    dtype: DType,
+    device: &Device,
+) -> Result<VarBuilder<'static>> {
+    if folder.join(crate::adapterhub::FOLDER).is_dir() {
+        return Err(Error::NotExpressible {
+            target: "a merged model",
+            reason: "bottleneck adapters are not linear and cannot be merged".to_string(),
+        });
+    }
+    let mut loaded = Loaded::default();
+    crate::peft::read(folder, &mut loaded)?;
+    let backend: Box<dyn SimpleBackend> = Box::new(Merged {
+        base,
+        values: loaded.values,
+        scales: loaded
+            .modules
+            .into_iter()
+            .filter_map(|(module, plan)| plan.lora.map(|lora| (module, lora.scale)))
+            .collect(),
+    });
+    Ok(VarBuilder::from_backend(backend, dtype, device.clone()))
+}
+
+struct Merged {
+    base: VarBuilder<'static>,
+    values: HashMap<String, Tensor>,
+    scales: HashMap<String, f64>,
+}
+
+impl Merged {
+    /// The adapter's own tensor for this name.
+    fn replaced(&self, name: &str) -> Option<&Tensor> {
+        self.values.get(name).or_else(|| {
+            let tail = format!(".{name}");
+            let mut found = self.values.iter().filter(|(key, _)| {
+                key.strip_suffix(&tail)
+                    .is_some_and(|prefix| !prefix.contains('.'))
+            });
+            found.next().map(|(_, value)| value)
+        })
+    }
+
+    fn merge(&self, name: &str, tensor: Tensor) -> CandleResult<Tensor> {
+        if let Some(value) = self.replaced(name) {
+            return value.to_device(tensor.device())?.to_dtype(tensor.dtype());
+        }
+        let Some(module) = name.strip_suffix(".weight") else {
+            return Ok(tensor);
+        };
+        let a = self.replaced(&format!("{module}.lora_A.0"));
+        let b = self.replaced(&format!("{module}.lora_B.0"));
+        let scale = self.scales.get(module).copied().or_else(|| {
+            let tail = format!(".{module}");
+            let mut found = self.scales.iter().filter(|(key, _)| {
+                key.strip_suffix(&tail)
+                    .is_some_and(|prefix| !prefix.contains('.'))
+            });
+            found.next().map(|(_, scale)| *scale)
+        });
+        let (Some(a), Some(b), Some(scale)) = (a, b, scale) else {
+            return Ok(tensor);
+        };
+        let delta = (b.to_dtype(DType::F32)?.matmul(&a.to_dtype(DType::F32)?)? * scale)?;
+        let sum = (tensor.to_dtype(DType::F32)? + delta.to_device(tensor.device())?)?;
+        sum.to_dtype(tensor.dtype())
+    }
+}
+
+impl SimpleBackend for Merged {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        hints: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> CandleResult<Tensor> {
+        // A head that the base checkpoint does not have comes from the adapter alone.
+        if !self.base.contains_tensor(name)
+            && let Some(value) = self.replaced(name)
+        {
+            if value.shape() != &shape {
+                candle_core::bail!(
+                    "tensor `{name}` of the adapter has shape {:?}, expected {shape:?}",
+                    value.shape()
+                );
+            }
+            return value.to_device(device)?.to_dtype(dtype);
+        }
+        let tensor = self
+            .base
+            .get_with_hints_dtype(shape, name, hints, dtype)?
+            .to_device(device)?;
+        self.merge(name, tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        let tensor = self
+            .base
+            .get_unchecked_dtype(name, dtype)?
+            .to_device(device)?;
+        self.merge(name, tensor)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.base.contains_tensor(name) || self.replaced(name).is_some()
+    }
+}

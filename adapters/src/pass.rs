@@ -1,0 +1,270 @@
+//! How a forward pass runs: for its value, for gradients, or for per-example directional derivatives.
+//!
+//! Layers deliver the gradients of their parameters to a tape that belongs to the pass, by parameter
+//! index. Only activations travel through candle's graph, so no gradient of a frozen weight is ever
+//! computed, and a layer may have any number of parameters.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::parameter::{Parameter, State};
+use crate::{Error, Result};
+
+/// A direction in parameter space: one tensor per parameter index, of that parameter's shape.
+#[derive(Debug, Clone, Default)]
+pub struct Directions(HashMap<usize, Tensor>);
+
+impl Directions {
+    /// Sets the direction of the parameter with this index.
+    pub fn insert(&mut self, index: usize, direction: Tensor) {
+        self.0.insert(index, direction);
+    }
+
+    /// The direction of the parameter with this index, if it is to be measured.
+    pub fn get(&self, index: usize) -> Option<&Tensor> {
+        self.0.get(&index)
+    }
+}
+
+impl FromIterator<(usize, Tensor)> for Directions {
+    fn from_iter<I: IntoIterator<Item = (usize, Tensor)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+/// What a backward pass delivered, by parameter index: gradients with the parameter's shape after
+/// [`Pass::train`]; directional derivatives of shape (batch) after [`Pass::measure`].
+#[derive(Debug, Default)]
+pub struct Gradients(HashMap<usize, Tensor>);
+
+impl Gradients {
+    /// The entry of the parameter with this index, if the backward pass reached it.
+    pub fn get(&self, index: usize) -> Option<&Tensor> {
+        self.0.get(&index)
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was delivered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds another set of gradients, as in accumulation over micro-batches.
+    ///
+    /// # Errors
+    /// When the shapes of an entry differ.
+    pub fn accumulate(&mut self, other: Self) -> Result<()> {
+        for (index, gradient) in other.0 {
+            add(&mut self.0, index, gradient)?;
+        }
+        Ok(())
+    }
+
+    /// Multiplies every entry.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for gradient in self.0.values_mut() {
+            *gradient = (&*gradient * factor)?;
+        }
+        Ok(())
+    }
+}
+
+fn add(
+    entries: &mut HashMap<usize, Tensor>,
+    index: usize,
+    gradient: Tensor,
+) -> candle_core::Result<()> {
+    let sum = match entries.remove(&index) {
+        Some(before) => (before + gradient)?,
+        None => gradient,
+    };
+    entries.insert(index, sum);
+    Ok(())
+}
+
+/// Collects what the layers deliver during a backward pass.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    /// A dummy variable: an operation that takes it as an input is part of the graph even where its
+    /// activation input is not (the lowest trainable layer).
+    anchor: OnceLock<Var>,
+    delivered: Mutex<HashMap<usize, Tensor>>,
+}
+
+impl Tape {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            anchor: OnceLock::new(),
+            delivered: Mutex::new(HashMap::new()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Tensor>> {
+        match self.delivered.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    pub(crate) fn anchor(&self, device: &Device) -> candle_core::Result<&Var> {
+        match self.anchor.get() {
+            Some(anchor) => Ok(anchor),
+            None => {
+                let anchor = Var::zeros(1, DType::F32, device)?;
+                Ok(self.anchor.get_or_init(|| anchor))
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&self, index: usize, gradient: Tensor) -> candle_core::Result<()> {
+        add(&mut self.lock(), index, gradient)
+    }
+}
+
+/// How a forward pass runs. Passed to every layer.
+#[derive(Debug)]
+pub struct Pass(Mode);
+
+#[derive(Debug)]
+enum Mode {
+    Eval,
+    Train {
+        tape: Arc<Tape>,
+        dropout: Option<Mutex<ChaCha8Rng>>,
+    },
+    Measure {
+        tape: Arc<Tape>,
+        directions: Arc<Directions>,
+    },
+}
+
+/// What a layer must deliver for its parameters in the backward pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// Gradients of the trainable parameters.
+    Gradients(Arc<Tape>),
+    /// Per-example derivatives along the directions.
+    Tangents(Arc<Tape>, Arc<Directions>),
+}
+
+impl Wanted {
+    pub(crate) fn tape(&self) -> &Tape {
+        match self {
+            Self::Gradients(tape) | Self::Tangents(tape, _) => tape,
+        }
+    }
+}
+
+impl Pass {
+    /// A pass for the value alone: no graph, no dropout.
+    pub const fn eval() -> Self {
+        Self(Mode::Eval)
+    }
+
+    /// A pass for gradients of the trainable parameters, with dropout masks drawn from `seed`.
+    pub fn train(seed: u64) -> Self {
+        Self(Mode::Train {
+            tape: Tape::new(),
+            dropout: Some(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
+        })
+    }
+
+    /// A pass for gradients of the trainable parameters without dropout, as in a measurement.
+    pub fn gradients() -> Self {
+        Self(Mode::Train {
+            tape: Tape::new(),
+            dropout: None,
+        })
+    }
+
+    /// A pass for derivatives along `directions`, one number per example and parameter. No dropout.
+    pub fn measure(directions: Arc<Directions>) -> Self {
+        Self(Mode::Measure {
+            tape: Tape::new(),
+            directions,
+        })
+    }
+
+    /// Runs the backward pass of a scalar that was computed in this pass, and returns what the layers
+    /// delivered. May be called several times with different scalars of one forward pass.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] when the scalar depends on nothing that this pass tracks.
+    pub fn backward(&self, scalar: &Tensor) -> Result<Gradients> {
+        let (Mode::Train { tape, .. } | Mode::Measure { tape, .. }) = &self.0 else {
+            return Err(Error::NoGradient);
+        };
+        if !scalar.track_op() {
+            return Err(Error::NoGradient);
+        }
+        scalar.backward()?;
+        Ok(Gradients(std::mem::take(&mut *tape.lock())))
+    }
+
+    /// What a layer with these parameters must deliver, or `None` when there is nothing to.
+    pub(crate) fn wanted<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
+    ) -> Option<Wanted> {
+        match &self.0 {
+            Mode::Eval => None,
+            Mode::Train { tape, .. } => parameters
+                .into_iter()
+                .any(|parameter| parameter.state() == State::Trainable)
+                .then(|| Wanted::Gradients(tape.clone())),
+            Mode::Measure { tape, directions } => parameters
+                .into_iter()
+                .any(|parameter| {
+                    parameter.is_active() && directions.get(parameter.index()).is_some()
+                })
+                .then(|| Wanted::Tangents(tape.clone(), directions.clone())),
+        }
+    }
+
+    /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
+    pub(crate) fn dropout_mask(
+        &self,
+        rate: f64,
+        like: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let Mode::Train {
+            dropout: Some(dropout),
+            ..
+        } = &self.0
+        else {
+            return Ok(None);
+        };
+        if rate <= 0.0 {
+            return Ok(None);
+        }
+        let keep = (1.0 / (1.0 - rate)) as f32;
+        let mut random = match dropout.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        let mask: Vec<f32> = (0..like.elem_count())
+            .map(|_| {
+                if random.random::<f64>() < rate {
+                    0.0
+                } else {
+                    keep
+                }
+            })
+            .collect();
+        Tensor::from_vec(mask, like.shape(), &Device::Cpu)?
+            .to_dtype(like.dtype())?
+            .to_device(like.device())
+            .map(Some)
+    }
+}

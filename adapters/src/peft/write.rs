@@ -1,0 +1,301 @@
+//! Writes the kept parameters of a model as a PEFT checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::config::{PeftConfig, PeftType, TargetModules, TaskType, to_json};
+use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, matching};
+use crate::adapters::Adapters;
+use crate::kind::{Kind, Part};
+use crate::parameter::Parameter;
+use crate::plan::SiteShape;
+use crate::{Error, Result};
+
+/// What the files say beside the tensors.
+#[derive(Debug, Clone)]
+pub struct PeftOptions {
+    /// Hub id or folder of the base model.
+    pub base_model: String,
+    /// The task, by which PEFT knows the head.
+    pub task: TaskType,
+    /// Dropout that a continued training would use.
+    pub lora_dropout: f64,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeftSummary {
+    /// Kind of checkpoint.
+    pub peft_type: PeftType,
+    /// Numbers in the weights file.
+    pub parameters: usize,
+    /// A module that carries a LoRA of zeros, because PEFT loads no checkpoint of this kind without one.
+    pub placeholder: Option<String>,
+    /// The files.
+    pub files: Vec<PathBuf>,
+}
+
+/// Parameters of one module, by part.
+#[derive(Default)]
+struct Module {
+    kind: Option<Kind>,
+    parameters: Vec<Arc<Parameter>>,
+}
+
+/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`, from every parameter that
+/// is not dropped. Bottleneck adapters, which PEFT has no format for, are left to [`crate::adapterhub`].
+///
+/// # Errors
+/// [`Error::NotExpressible`] when PEFT would load something else than what is computed here; and on
+/// input or output errors.
+pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Result<PeftSummary> {
+    let contents = Contents::gather(adapters)?;
+    let (config, tensors, placeholder) = contents.checkpoint(options)?;
+    let ranks = contents.ranks(placeholder.as_deref());
+    if config.peft_type == PeftType::Lora {
+        matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(
+            |reason| Error::NotExpressible {
+                target: "PEFT",
+                reason,
+            },
+        )?;
+    }
+    let json = to_json(&config).map_err(|error| Error::Malformed {
+        path: folder.join(CONFIG_FILE),
+        reason: error.to_string(),
+    })?;
+    let config_path = folder.join(CONFIG_FILE);
+    let weights_path = folder.join(WEIGHTS_FILE);
+    crate::files::write_text(&config_path, &json)?;
+    crate::files::write_tensors(&weights_path, &tensors)?;
+    Ok(PeftSummary {
+        peft_type: config.peft_type,
+        parameters: tensors.values().map(Tensor::elem_count).sum(),
+        placeholder,
+        files: vec![config_path, weights_path],
+    })
+}
+
+struct Contents {
+    /// LoRA by module: `A` (r, in), `B` (out, r) with the scale folded in.
+    lora: BTreeMap<String, (Tensor, Tensor)>,
+    biases: BTreeMap<String, Tensor>,
+    norms: BTreeMap<String, Module>,
+    heads: BTreeMap<String, Module>,
+    /// Every module of the model.
+    modules: BTreeSet<String>,
+    /// A linear layer with its input and output size, for the placeholder.
+    linear: Option<(String, usize, usize)>,
+}
+
+impl Contents {
+    fn gather(adapters: &Adapters) -> Result<Self> {
+        let sites = adapters.sites();
+        let mut contents = Self {
+            lora: BTreeMap::new(),
+            biases: BTreeMap::new(),
+            norms: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            modules: matching::with_containers(sites.iter().map(|site| site.path.as_str())),
+            linear: sites.iter().find_map(|site| match site.shape {
+                SiteShape::Linear {
+                    in_features,
+                    out_features,
+                    ..
+                } => Some((site.path.clone(), in_features, out_features)),
+                _ => None,
+            }),
+        };
+        let mut blocks: BTreeMap<String, Vec<Arc<Parameter>>> = BTreeMap::new();
+        for parameter in adapters.parameters() {
+            if !parameter.is_active() {
+                continue;
+            }
+            let module = parameter.module().to_string();
+            let whole = match parameter.kind() {
+                Kind::Lora => {
+                    blocks.entry(module).or_default().push(parameter);
+                    continue;
+                }
+                Kind::Bias => {
+                    contents.biases.insert(module, plain(&parameter.value())?);
+                    continue;
+                }
+                Kind::Bottleneck | Kind::Base => continue,
+                Kind::Norm => &mut contents.norms,
+                Kind::Head => &mut contents.heads,
+            };
+            let entry = whole.entry(module).or_default();
+            entry.kind = Some(parameter.kind());
+            entry.parameters.push(parameter);
+        }
+        for (module, parameters) in blocks {
+            let scale = adapters.lora_scale(&module);
+            let part = |wanted: fn(Part) -> bool| -> Vec<Tensor> {
+                parameters
+                    .iter()
+                    .filter(|parameter| wanted(parameter.part()))
+                    .map(|parameter| parameter.value())
+                    .collect()
+            };
+            let a = Tensor::cat(&part(|part| matches!(part, Part::LoraA { .. })), 0)?;
+            let b = Tensor::cat(&part(|part| matches!(part, Part::LoraB { .. })), 1)?;
+            contents
+                .lora
+                .insert(module, (plain(&a)?, plain(&(b * scale)?)?));
+        }
+        Ok(contents)
+    }
+
+    fn ranks(&self, placeholder: Option<&str>) -> BTreeMap<String, usize> {
+        self.lora
+            .iter()
+            .map(|(module, (a, _))| (module.clone(), a.dims().first().copied().unwrap_or(1)))
+            .chain(placeholder.map(|module| (module.to_string(), 1)))
+            .collect()
+    }
+
+    fn saved_paths(&self) -> BTreeSet<String> {
+        self.norms
+            .keys()
+            .chain(self.heads.keys())
+            .cloned()
+            .collect()
+    }
+
+    /// Entries of `modules_to_save` for the heads. PEFT adds `classifier` and `score` by itself for
+    /// sequence classification, so the layers inside such a head are covered by its name.
+    fn head_entries(&self) -> Vec<String> {
+        let mut entries: Vec<String> = Vec::new();
+        for path in self.heads.keys() {
+            let entry = match path.split_once('.') {
+                Some((top @ ("classifier" | "score"), _)) => top,
+                _ => path,
+            };
+            if !entries.iter().any(|known| known == entry) {
+                entries.push(entry.to_string());
+            }
+        }
+        entries
+    }
+
+    fn checkpoint(
+        &self,
+        options: &PeftOptions,
+    ) -> Result<(PeftConfig, HashMap<String, Tensor>, Option<String>)> {
+        let mut tensors = HashMap::new();
+        let only_norms = self.lora.is_empty() && self.biases.is_empty() && !self.norms.is_empty();
+        for (path, module) in self.norms.iter().chain(&self.heads) {
+            let infix = if only_norms && module.kind == Some(Kind::Norm) {
+                ".ln_tuning_layers"
+            } else {
+                ""
+            };
+            for parameter in &module.parameters {
+                let name = format!("{PREFIX}{path}{infix}.{}", parameter.part().name());
+                tensors.insert(name, plain(&parameter.value())?);
+            }
+        }
+        let mut config = PeftConfig {
+            peft_type: PeftType::LnTuning,
+            task_type: (!self.heads.is_empty()).then_some(options.task),
+            base_model_name_or_path: Some(options.base_model.clone()),
+            inference_mode: true,
+            r: None,
+            lora_alpha: None,
+            lora_dropout: None,
+            bias: None,
+            fan_in_fan_out: None,
+            target_modules: Some(TargetModules::List(self.norms.keys().cloned().collect())),
+            rank_pattern: None,
+            alpha_pattern: None,
+            modules_to_save: Some(self.head_entries()),
+            use_rslora: None,
+            use_dora: None,
+            lora_bias: None,
+        };
+        if only_norms {
+            return Ok((config, tensors, None));
+        }
+        let placeholder = self.add_low_rank(&mut tensors)?;
+        for (path, bias) in &self.biases {
+            let adapted = self.lora.contains_key(path) || placeholder.as_ref() == Some(path);
+            let infix = if adapted { ".base_layer" } else { "" };
+            tensors.insert(format!("{PREFIX}{path}{infix}.bias"), bias.clone());
+        }
+        let ranks = self.ranks(placeholder.as_deref());
+        let largest = ranks.values().copied().max().unwrap_or(1);
+        let deviants = ranks.iter().filter(|(_, rank)| **rank != largest);
+        config.peft_type = PeftType::Lora;
+        config.r = Some(largest);
+        config.lora_alpha = Some(largest as f64);
+        config.lora_dropout = Some(options.lora_dropout);
+        config.bias = Some(
+            if self.biases.is_empty() {
+                "none"
+            } else {
+                "all"
+            }
+            .to_string(),
+        );
+        config.fan_in_fan_out = Some(false);
+        config.rank_pattern = Some(
+            deviants
+                .clone()
+                .map(|(path, rank)| (path.clone(), *rank))
+                .collect(),
+        );
+        config.alpha_pattern = Some(
+            deviants
+                .map(|(path, rank)| (path.clone(), *rank as f64))
+                .collect(),
+        );
+        config.target_modules = Some(TargetModules::List(ranks.into_keys().collect()));
+        config.modules_to_save = Some(
+            self.norms
+                .keys()
+                .cloned()
+                .chain(self.head_entries())
+                .collect(),
+        );
+        config.use_rslora = Some(false);
+        config.use_dora = Some(false);
+        Ok((config, tensors, placeholder))
+    }
+
+    fn add_low_rank(&self, tensors: &mut HashMap<String, Tensor>) -> Result<Option<String>> {
+        for (path, (a, b)) in &self.lora {
+            tensors.insert(format!("{PREFIX}{path}.lora_A.weight"), a.clone());
+            tensors.insert(format!("{PREFIX}{path}.lora_B.weight"), b.clone());
+        }
+        if !self.lora.is_empty() {
+            return Ok(None);
+        }
+        let Some((path, in_features, out_features)) = &self.linear else {
+            return Err(Error::NotExpressible {
+                target: "PEFT",
+                reason: "the model has no linear layer that could carry a LoRA".to_string(),
+            });
+        };
+        let zeros = |shape| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+        tensors.insert(
+            format!("{PREFIX}{path}.lora_A.weight"),
+            zeros((1, *in_features))?,
+        );
+        tensors.insert(
+            format!("{PREFIX}{path}.lora_B.weight"),
+            zeros((*out_features, 1))?,
+        );
+        Ok(Some(path.clone()))
+    }
+}
+
+fn plain(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    tensor
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?
+        .contiguous()
+}

@@ -1,0 +1,427 @@
+//! The laws that every kind of PEFT module obeys, as one table over [`Kind`]: attaching changes nothing,
+//! gradients and per-example derivatives equal finite differences, saving and merging keep the output,
+//! and dropping a group is the same as never having attached it.
+#![expect(clippy::unwrap_used, reason = "a failure to set up is a failure of the test")]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
+use autopeft_adapters::peft::{self, PeftOptions, TaskType};
+use autopeft_adapters::{
+    Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm, Linear, LoraPlan,
+    LoraTargets, Parameter, Pass, Place, State, Superset, merged_var_builder, ops,
+};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const HIDDEN: usize = 6;
+const CLASSES: usize = 3;
+const BATCH: usize = 3;
+const SEQUENCE: usize = 4;
+
+/// A transformer block in small: a linear layer, an activation, a second linear layer with residual,
+/// adapter and LayerNorm, then a head on the first position.
+struct Block {
+    inner: Linear,
+    outer: Linear,
+    adapter: Bottleneck,
+    norm: LayerNorm,
+    head: Linear,
+}
+
+impl Block {
+    fn new(adapters: &Adapters, weights: &VarBuilder) -> Self {
+        let layer = weights.pp("model.layer.0");
+        let block = Self {
+            inner: adapters.linear(HIDDEN, HIDDEN, layer.pp("inner")).unwrap(),
+            outer: adapters.linear(HIDDEN, HIDDEN, layer.pp("output.dense")).unwrap(),
+            adapter: adapters
+                .bottleneck(HIDDEN, Place::FeedForward, layer.pp("output"))
+                .unwrap(),
+            norm: adapters.layer_norm(HIDDEN, 1e-5, layer.pp("output.LayerNorm")).unwrap(),
+            head: adapters.head(HIDDEN, CLASSES, weights.pp("classifier")).unwrap(),
+        };
+        adapters.check_used().unwrap();
+        block
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        let inner = ops::gelu(&self.inner.forward(x, pass).unwrap()).unwrap();
+        let outer = self.outer.forward(&inner, pass).unwrap();
+        let output = self.adapter.finish_block(&outer, x, &self.norm, pass).unwrap();
+        let first = output.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+        self.head.forward(&first, pass).unwrap()
+    }
+}
+
+fn random(shape: &[usize], seed: u64, dtype: DType) -> Tensor {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let numbers: Vec<f64> = (0..shape.iter().product())
+        .map(|_| generator.random_range(-1.0..1.0))
+        .collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap()
+}
+
+fn weights(dtype: DType) -> VarBuilder<'static> {
+    let shapes: [(&str, &[usize]); 8] = [
+        ("model.layer.0.inner.weight", &[HIDDEN, HIDDEN]),
+        ("model.layer.0.inner.bias", &[HIDDEN]),
+        ("model.layer.0.output.dense.weight", &[HIDDEN, HIDDEN]),
+        ("model.layer.0.output.dense.bias", &[HIDDEN]),
+        ("model.layer.0.output.LayerNorm.weight", &[HIDDEN]),
+        ("model.layer.0.output.LayerNorm.bias", &[HIDDEN]),
+        ("classifier.weight", &[CLASSES, HIDDEN]),
+        ("classifier.bias", &[CLASSES]),
+    ];
+    let tensors: HashMap<String, Tensor> = shapes
+        .iter()
+        .enumerate()
+        .map(|(seed, (name, shape))| (name.to_string(), random(shape, seed as u64, dtype)))
+        .collect();
+    VarBuilder::from_tensors(tensors, dtype, &Device::Cpu)
+}
+
+/// Each kind in each of its shapes. Alpha differs from the rank, so that a forgotten scale shows.
+fn cases() -> Vec<(Kind, Superset)> {
+    let nothing = Superset {
+        lora: None,
+        lora_targets: LoraTargets::AllLinear,
+        bias: false,
+        inert_bias: false,
+        norm: false,
+        bottleneck: None,
+        base: false,
+        exclude: Vec::new(),
+    };
+    let mut cases: Vec<(Kind, Superset)> = Kind::ALL
+        .into_iter()
+        .filter(|kind| *kind != Kind::Bottleneck)
+        .map(|kind| {
+            let mut superset = nothing.clone();
+            match kind {
+                Kind::Lora => {
+                    superset.lora = Some(LoraPlan {
+                        rank_blocks: vec![1, 2],
+                        scale: 5.0 / 3.0,
+                        dropout: 0.0,
+                    });
+                }
+                Kind::Bias => superset.bias = true,
+                Kind::Norm => superset.norm = true,
+                Kind::Base => superset.base = true,
+                Kind::Head | Kind::Bottleneck => {}
+            }
+            (kind, superset)
+        })
+        .collect();
+    for style in [
+        BottleneckStyle::Pfeiffer,
+        BottleneckStyle::Houlsby,
+        BottleneckStyle::Parallel,
+    ] {
+        let mut superset = nothing.clone();
+        superset.bottleneck = Some(BottleneckPlan::new(style, 2.0));
+        cases.push((Kind::Bottleneck, superset));
+    }
+    cases
+}
+
+fn of_kind(adapters: &Adapters, kind: Kind) -> Vec<Arc<Parameter>> {
+    adapters
+        .parameters()
+        .into_iter()
+        .filter(|parameter| parameter.kind() == kind)
+        .collect()
+}
+
+/// Moves parameters away from the identity.
+fn scramble(parameters: &[Arc<Parameter>]) {
+    for parameter in parameters {
+        let value = parameter.value();
+        let noise = random(value.dims(), 1000 + parameter.index() as u64, value.dtype());
+        parameter.set(&(value + (noise * 0.5).unwrap()).unwrap()).unwrap();
+    }
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    let a = a.to_dtype(DType::F64).unwrap();
+    let b = b.to_dtype(DType::F64).unwrap();
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+fn input(dtype: DType) -> Tensor {
+    random(&[BATCH, SEQUENCE, HIDDEN], 77, dtype)
+}
+
+fn labels() -> Tensor {
+    Tensor::new(&[0u32, 2, 1], &Device::Cpu).unwrap()
+}
+
+fn loss(block: &Block, x: &Tensor, pass: &Pass) -> Tensor {
+    ops::cross_entropy(&block.forward(x, pass), &labels()).unwrap()
+}
+
+#[test]
+fn attaching_changes_no_output() {
+    let x = input(DType::F32);
+    let base = Block::new(&Adapters::none(), &weights(DType::F32)).forward(&x, &Pass::eval());
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        assert!(!of_kind(&adapters, kind).is_empty(), "{kind} attached nothing");
+        let output = block.forward(&x, &Pass::eval());
+        assert!(difference(&base, &output) < 1e-6, "{kind} changed the output");
+    }
+}
+
+#[test]
+fn only_trainable_parameters_get_a_gradient() {
+    let x = input(DType::F32);
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        for parameter in adapters.parameters() {
+            let state = if parameter.kind() == kind { State::Trainable } else { State::Frozen };
+            parameter.set_state(state);
+        }
+        let pass = Pass::gradients();
+        let gradients = pass.backward(&loss(&block, &x, &pass)).unwrap();
+        for parameter in adapters.parameters() {
+            let has = gradients.get(parameter.index()).is_some();
+            assert_eq!(has, parameter.kind() == kind, "{}", parameter.name());
+        }
+    }
+}
+
+/// Central differences in f64 have an error of order ε² ≈ 1e-10.
+#[test]
+fn gradients_equal_finite_differences() {
+    let x = input(DType::F64);
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F64));
+        let parameters = of_kind(&adapters, kind);
+        scramble(&parameters);
+        for parameter in &parameters {
+            parameter.set_state(State::Trainable);
+        }
+        let pass = Pass::gradients();
+        let gradients = pass.backward(&loss(&block, &x, &pass)).unwrap();
+        let value_of = || -> f64 { loss(&block, &x, &Pass::eval()).to_scalar().unwrap() };
+        for parameter in &parameters {
+            let gradient = gradients.get(parameter.index()).unwrap();
+            assert_eq!(gradient.dims(), parameter.initial().dims());
+            let gradient: Vec<f64> = gradient.flatten_all().unwrap().to_vec1().unwrap();
+            let value = parameter.value();
+            let numbers: Vec<f64> = value.flatten_all().unwrap().to_vec1().unwrap();
+            for (at, expected) in gradient.iter().enumerate() {
+                let mut side = |epsilon: f64| {
+                    let mut moved = numbers.clone();
+                    moved[at] += epsilon;
+                    parameter
+                        .set(&Tensor::from_vec(moved, value.dims(), &Device::Cpu).unwrap())
+                        .unwrap();
+                    value_of()
+                };
+                let numeric = (side(1e-5) - side(-1e-5)) / 2e-5;
+                assert!(
+                    (numeric - expected).abs() < 1e-8,
+                    "{} [{at}]: {expected} against {numeric}",
+                    parameter.name()
+                );
+            }
+            parameter.set(&value).unwrap();
+        }
+    }
+}
+
+#[test]
+fn tangents_equal_finite_differences_for_every_example() {
+    let x = input(DType::F64);
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F64));
+        let parameters = of_kind(&adapters, kind);
+        scramble(&parameters);
+        let directions: Directions = parameters
+            .iter()
+            .map(|p| (p.index(), random(p.initial().dims(), 500 + p.index() as u64, DType::F64)))
+            .collect();
+        let directions = Arc::new(directions);
+        let pass = Pass::measure(directions.clone());
+        let logits = block.forward(&x, &pass);
+        // Two backward passes over one forward pass: the second must not see the first.
+        for class in 0..CLASSES {
+            let column = logits.narrow(1, class, 1).unwrap().sum_all().unwrap();
+            let tangents = pass.backward(&column).unwrap();
+            for parameter in &parameters {
+                let tangent: Vec<f64> = tangents.get(parameter.index()).unwrap().to_vec1().unwrap();
+                let value = parameter.value();
+                let side = |epsilon: f64| -> Vec<f64> {
+                    let step = (directions.get(parameter.index()).unwrap() * epsilon).unwrap();
+                    parameter.set(&(&value + step).unwrap()).unwrap();
+                    let logits = block.forward(&x, &Pass::eval());
+                    logits.narrow(1, class, 1).unwrap().squeeze(1).unwrap().to_vec1().unwrap()
+                };
+                let (above, below) = (side(1e-5), side(-1e-5));
+                parameter.set(&value).unwrap();
+                assert_eq!(tangent.len(), BATCH);
+                for ((above, below), tangent) in above.iter().zip(&below).zip(&tangent) {
+                    let numeric = (above - below) / 2e-5;
+                    assert!(
+                        (numeric - tangent).abs() < 1e-8,
+                        "{}: {tangent} against {numeric}",
+                        parameter.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn export(adapters: &Adapters, kind: Kind, folder: &Path) {
+    peft::write(
+        folder,
+        adapters,
+        &PeftOptions {
+            base_model: "base".to_string(),
+            task: TaskType::SequenceClassification,
+            lora_dropout: 0.0,
+        },
+    )
+    .unwrap();
+    if kind == Kind::Bottleneck {
+        let folder = folder.join(adapterhub::FOLDER);
+        std::fs::create_dir(&folder).unwrap();
+        adapterhub::write(
+            &folder,
+            adapters,
+            &AdapterHubOptions {
+                name: "selected".to_string(),
+                model_class: "Block".to_string(),
+                model_type: "block".to_string(),
+                model_name: "base".to_string(),
+                base_prefix: "model".to_string(),
+                labels: ["a", "b", "c"].map(String::from).to_vec(),
+            },
+        )
+        .unwrap();
+    }
+}
+
+/// What a base weight is measured for is never trained, so it is never saved either.
+fn exported_cases() -> impl Iterator<Item = (Kind, Superset)> {
+    cases().into_iter().filter(|(kind, _)| *kind != Kind::Base)
+}
+
+#[test]
+fn a_saved_adapter_loads_with_the_same_output() {
+    let x = input(DType::F32);
+    let base = Block::new(&Adapters::none(), &weights(DType::F32)).forward(&x, &Pass::eval());
+    for (kind, superset) in exported_cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        scramble(&of_kind(&adapters, kind));
+        let expected = block.forward(&x, &Pass::eval());
+        assert!(difference(&base, &expected) > 1e-3, "{kind} did not change the output");
+        let folder = tempfile::tempdir().unwrap();
+        export(&adapters, kind, folder.path());
+        let loaded = Adapters::load(folder.path()).unwrap();
+        let output = Block::new(&loaded, &weights(DType::F32)).forward(&x, &Pass::eval());
+        assert!(difference(&expected, &output) < 1e-5, "{kind} came back different");
+    }
+}
+
+#[test]
+fn merged_weights_give_the_same_output_and_bottlenecks_refuse() {
+    let x = input(DType::F32);
+    for (kind, superset) in exported_cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        scramble(&of_kind(&adapters, kind));
+        let expected = block.forward(&x, &Pass::eval());
+        let folder = tempfile::tempdir().unwrap();
+        export(&adapters, kind, folder.path());
+        let merged = merged_var_builder(weights(DType::F32), folder.path(), DType::F32, &Device::Cpu);
+        if kind == Kind::Bottleneck {
+            assert!(matches!(merged, Err(Error::NotExpressible { .. })));
+            continue;
+        }
+        let output = Block::new(&Adapters::none(), &merged.unwrap()).forward(&x, &Pass::eval());
+        assert!(difference(&expected, &output) < 1e-5, "{kind} merged differently");
+    }
+}
+
+#[test]
+fn dropping_is_the_same_as_putting_back_to_the_identity() {
+    let x = input(DType::F32);
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        let parameters = of_kind(&adapters, kind);
+        scramble(&parameters);
+        // The first half goes: for LoRA that is one rank block of the first layer and more.
+        let (dropped, _) = parameters.split_at(parameters.len().div_ceil(2));
+        let blocks: Vec<_> = dropped.iter().map(|p| (p.module().to_string(), p.part().block())).collect();
+        let goes = |p: &Parameter| blocks.contains(&(p.module().to_string(), p.part().block()));
+        for parameter in parameters.iter().filter(|p| goes(p)) {
+            parameter.set_state(State::Dropped);
+        }
+        let without = block.forward(&x, &Pass::eval());
+        for parameter in parameters.iter().filter(|p| goes(p)) {
+            parameter.set_state(State::Trainable);
+            parameter.reset();
+        }
+        let at_identity = block.forward(&x, &Pass::eval());
+        assert!(difference(&without, &at_identity) < 1e-6, "{kind}");
+    }
+}
+
+#[test]
+fn initial_values_follow_from_the_seed_alone() {
+    let make = |seed| {
+        let adapters = Adapters::superset(cases()[0].1.clone(), seed);
+        Block::new(&adapters, &weights(DType::F32));
+        of_kind(&adapters, Kind::Lora)[0].value()
+    };
+    assert_eq!(difference(&make(1), &make(1)), 0.0);
+    assert!(difference(&make(1), &make(2)) > 1e-3);
+}
+
+#[test]
+fn dropout_acts_in_training_alone() {
+    let x = input(DType::F64);
+    let mut superset = cases()[0].1.clone();
+    if let Some(lora) = &mut superset.lora {
+        lora.dropout = 0.5;
+    }
+    let adapters = Adapters::superset(superset, 1);
+    let block = Block::new(&adapters, &weights(DType::F64));
+    scramble(&of_kind(&adapters, Kind::Lora));
+    let value = |pass: &Pass| -> f64 { loss(&block, &x, pass).to_scalar().unwrap() };
+    let plain = value(&Pass::eval());
+    assert_eq!(plain, value(&Pass::gradients()));
+    assert_eq!(value(&Pass::train(1)), value(&Pass::train(1)));
+    assert_ne!(plain, value(&Pass::train(1)));
+    assert_ne!(value(&Pass::train(2)), value(&Pass::train(1)));
+}
+
+#[test]
+fn an_adapter_of_another_model_is_refused() {
+    let adapters = Adapters::superset(cases()[0].1.clone(), 1);
+    Block::new(&adapters, &weights(DType::F32));
+    let folder = tempfile::tempdir().unwrap();
+    export(&adapters, Kind::Lora, folder.path());
+    let loaded = Adapters::load(folder.path()).unwrap();
+    loaded
+        .linear(HIDDEN, HIDDEN, weights(DType::F32).pp("model.layer.0.inner"))
+        .unwrap();
+    assert!(matches!(loaded.check_used(), Err(Error::Unused { .. })));
+}

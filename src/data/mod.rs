@@ -1,0 +1,46 @@
+//! Training and evaluation data: rows of one text or a pair of texts, with a class.
+//!
+//! `file → rows → examples → token ids → batches`. Every step tells what it could not use; a row
+//! is either returned, or named with file, line and reason. One seed decides the split, the
+//! subset and the order of the rows.
+//!
+//! ```
+//! use autopeft::data::{DataSpec, Format, Source, load};
+//! let rows = b"{\"text\": \"fine\", \"label\": \"pos\"}\n{\"text\": \"good\", \"label\": \"pos\"}
+//! {\"text\": \"bad\", \"label\": \"neg\"}\n{\"text\": \"poor\", \"label\": \"neg\"}";
+//! let spec = DataSpec::new(Source::embedded("demo", Format::JsonLines, rows));
+//! let data = load(&DataSpec { validation_share: 0.5, ..spec })?;
+//! assert_eq!((data.train.len(), data.validation.len()), (2, 2));
+//! assert_eq!(data.labels.names(), ["neg", "pos"]);
+//! # Ok::<(), autopeft::data::DataError>(())
+//! ```
+
+mod batch;
+mod columns;
+mod delimited;
+mod encode;
+mod error;
+mod jsonl;
+mod labels;
+mod load;
+mod order;
+mod parquet;
+mod rows;
+mod source;
+mod split;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Padding, collate, collate_many};
+pub use columns::{ColumnNames, Columns, Role};
+pub use encode::{Encoded, EncodedRow, encode};
+pub use error::DataError;
+pub use labels::{LabelValue, Labels};
+pub use load::{
+    DataSpec, Dataset, Example, Loaded, Validation, class_counts, load, load_labelled,
+    load_unlabelled,
+};
+pub use order::{Batching, Cursor, TrainOrder, eval_order, in_row_order};
+pub use rows::{BadRow, BadRows};
+pub use source::{Format, Source};

@@ -1,0 +1,208 @@
+//! From cells to examples. A row that cannot be used is told with file, line and reason.
+
+use std::fmt;
+
+use super::{
+    DataError,
+    columns::Columns,
+    labels::LabelValue,
+    source::Format,
+    table::{Cell, RawRow, Table},
+};
+
+/// A row whose label is not yet an index.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub text: String,
+    pub pair: Option<String>,
+    pub label: Option<LabelValue>,
+    pub line: usize,
+}
+
+/// The rows of one file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRows {
+    /// The file.
+    pub file: String,
+    /// `line`, or `row` for formats without lines.
+    pub unit: &'static str,
+    /// All rows of the file, usable or not.
+    pub rows: usize,
+    /// How many cannot be used.
+    pub total: usize,
+    /// The first ten of them.
+    pub first: Vec<BadRow>,
+}
+
+/// A row that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Its line (or row), counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl BadRows {
+    const SHOWN: usize = 10;
+
+    pub(super) fn new(file: &str, format: Format) -> Self {
+        Self {
+            file: file.into(),
+            unit: format.unit(),
+            rows: 0,
+            total: 0,
+            first: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, line: usize, reason: String) {
+        self.total += 1;
+        if self.first.len() < Self::SHOWN {
+            self.first.push(BadRow { line, reason });
+        }
+    }
+}
+
+impl fmt::Display for BadRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            unit,
+            rows,
+            total,
+            first,
+            ..
+        } = self;
+        write!(f, "{total} of {rows} rows of `{file}` cannot be used")?;
+        for BadRow { line, reason } in first {
+            write!(f, "\n  {file}, {unit} {line}: {reason}")?;
+        }
+        match total - first.len() {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+/// Usable rows, and the others. All rows of the table are in one of the two.
+pub(super) fn read(
+    table: &Table<'_>,
+    columns: &Columns,
+    skip_bad_rows: bool,
+) -> Result<(Vec<Row>, BadRows), DataError> {
+    let wanted: Vec<&str> = [
+        Some(&columns.text),
+        columns.pair.as_ref(),
+        columns.label.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(String::as_str)
+    .collect();
+    let class_names = columns
+        .label
+        .as_deref()
+        .and_then(|label| table.class_names(label));
+    let raw = table.rows(&wanted)?;
+    let mut bad = BadRows::new(&table.file, table.format);
+    bad.rows = raw.len();
+    let mut rows = Vec::with_capacity(raw.len());
+    for RawRow { line, cells } in raw {
+        match cells.and_then(|cells| row(line, cells, columns, class_names.as_deref())) {
+            Ok(row) => rows.push(row),
+            Err(reason) => bad.add(line, reason),
+        }
+    }
+    if bad.total > 0 && !skip_bad_rows {
+        return Err(DataError::BadRows(bad));
+    }
+    if rows.is_empty() {
+        return Err(DataError::AllRowsBad(bad));
+    }
+    Ok((rows, bad))
+}
+
+fn row(
+    line: usize,
+    cells: Vec<Cell>,
+    columns: &Columns,
+    class_names: Option<&[String]>,
+) -> Result<Row, String> {
+    let mut cells = cells.into_iter();
+    let mut next = || cells.next().unwrap_or(Cell::Missing);
+    let text = text(next(), &columns.text)?;
+    let pair = columns
+        .pair
+        .as_ref()
+        .map(|name| self::text(next(), name))
+        .transpose()?;
+    let label = columns
+        .label
+        .as_ref()
+        .map(|name| label(next(), name, class_names))
+        .transpose()?;
+    Ok(Row {
+        text,
+        pair,
+        label,
+        line,
+    })
+}
+
+fn text(cell: Cell, column: &str) -> Result<String, String> {
+    let found = match cell {
+        Cell::Text(text) | Cell::Untyped(text) if text.trim().is_empty() => "is empty",
+        Cell::Text(text) | Cell::Untyped(text) => return Ok(text),
+        Cell::Missing => "is missing or empty",
+        Cell::Integer(_) | Cell::Fraction(_) => "is a number, not a text",
+        Cell::Bool(_) => "is a boolean, not a text",
+        Cell::Other(kind) => return Err(format!("`{column}` is {kind}, not a text")),
+    };
+    Err(format!("`{column}` {found}"))
+}
+
+fn label(cell: Cell, column: &str, class_names: Option<&[String]>) -> Result<LabelValue, String> {
+    let fraction = |text: &str| {
+        Err(format!(
+            "label `{column}` is the fraction {text}; classes are integers or strings"
+        ))
+    };
+    match cell {
+        Cell::Integer(id) => match class_names {
+            None => Ok(LabelValue::Integer(id)),
+            Some(names) => match usize::try_from(id).ok().and_then(|id| names.get(id)) {
+                Some(name) => Ok(LabelValue::Name(name.clone())),
+                None if id == -1 => Err(format!(
+                    "label `{column}` is -1, which marks rows without a label"
+                )),
+                None => Err(format!(
+                    "label `{column}` is {id}, but the file names {} classes",
+                    names.len()
+                )),
+            },
+        },
+        Cell::Text(text) => match text.trim() {
+            "" => Err(format!("label `{column}` is empty")),
+            name => Ok(LabelValue::Name(name.into())),
+        },
+        Cell::Untyped(text) => match text.trim() {
+            "" => Err(format!("label `{column}` is empty")),
+            text if is_fraction(text) => fraction(text),
+            text => Ok(LabelValue::from_untyped(text)),
+        },
+        Cell::Bool(value) => Ok(LabelValue::Name(value.to_string())),
+        Cell::Fraction(value) => fraction(&format!("{value:?}")),
+        Cell::Missing => Err(format!("label `{column}` is missing or empty")),
+        Cell::Other(kind) => Err(format!(
+            "label `{column}` is {kind}, not an integer or string"
+        )),
+    }
+}
+
+/// A number with a point, such as `3.8`; words like `nan` and versions like `1.2.3` are names.
+fn is_fraction(text: &str) -> bool {
+    text.contains('.')
+        && !text.contains(|c: char| c.is_ascii_alphabetic())
+        && text.parse::<f64>().is_ok()
+}

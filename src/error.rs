@@ -1,0 +1,169 @@
+//! The library's error, with what to do about it.
+
+use std::path::PathBuf;
+
+use crate::data::DataError;
+use crate::hub::HubError;
+use crate::models::ModelError;
+use crate::recipe::RecipeError;
+use crate::select::SelectError;
+
+/// The result of an operation of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this library. Messages are lower case; [`Error::hint`] says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A recipe is at fault.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+
+    /// A model's files could not be found or fetched.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+
+    /// A model could not be made from its files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// The data are at fault.
+    #[error(transparent)]
+    Data(#[from] DataError),
+
+    /// The selection has no answer.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+
+    /// A module could not be attached, run, read or written.
+    #[error(transparent)]
+    Adapters(#[from] autopeft_adapters::Error),
+
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+
+    /// A file could not be read or written.
+    #[error("{action} `{path}`: {source}", path = path.display())]
+    Io {
+        /// What was tried, such as `reading`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+
+    /// A file of a result has content that this version cannot use.
+    #[error("`{path}` cannot be used: {reason}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The output folder already holds something.
+    #[error("`{path}` already holds a result", path = path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// The tokenizer of a model could not be read.
+    #[error("the tokenizer `{path}` cannot be used: {reason}")]
+    Tokenizer {
+        /// The file.
+        path: String,
+        /// The reason.
+        reason: String,
+    },
+
+    /// A device that this machine or this build does not have.
+    #[error("device `{device}` cannot be used: {reason}")]
+    Device {
+        /// The device, as asked for.
+        device: String,
+        /// The reason.
+        reason: String,
+    },
+
+    /// The loss became infinite or not a number.
+    #[error("the loss is {loss} at step {step}")]
+    Diverged {
+        /// The training step.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+
+    /// The exported files do not compute what was trained.
+    #[error("the exported adapter, read back, differs by {difference:.1e} in its logits; nothing was kept in `{path}`", path = path.display())]
+    NotVerified {
+        /// Where it should have gone.
+        path: PathBuf,
+        /// Largest difference of two logits.
+        difference: f64,
+    },
+
+    /// Two settings that cannot be had together.
+    #[error("{what}")]
+    Conflict {
+        /// The settings, and why not.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+
+    /// The user stopped the run.
+    #[error("interrupted; what was measured so far is in `{path}`", path = path.display())]
+    Interrupted {
+        /// The folder with the partial result.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Recipe(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Select(error) => error.hint(),
+            Self::Adapters(error) => error.hint(),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space, or choose another folder with `--out`".to_string())
+            }
+            Self::OutputExists { .. } => {
+                Some("choose another folder with `--out`, or replace it with `--force`".to_string())
+            }
+            Self::Tokenizer { .. } => Some(
+                "save the tokenizer as `tokenizer.json`: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`"
+                    .to_string(),
+            ),
+            Self::Device { .. } => Some("use `--device cpu` or `--device auto`".to_string()),
+            Self::Diverged { .. } => {
+                Some("lower `--set train.learning_rate=…`, or check the data for extreme rows".to_string())
+            }
+            Self::NotVerified { .. } => {
+                Some("this is a defect of the program; please report it with the recipe".to_string())
+            }
+            Self::Conflict { hint, .. } => Some(hint.clone()),
+            Self::Tensor(_) | Self::Io { .. } | Self::Malformed { .. } | Self::Interrupted { .. } => None,
+        }
+    }
+
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

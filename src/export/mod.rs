@@ -1,0 +1,8 @@
+//! Writing a result: into a temporary folder beside the target, verified, synced, then renamed, so that
+//! a folder with the result's name is always whole.
+
+mod folder;
+mod verify;
+
+pub use folder::{OutputFolder, numbered};
+pub use verify::{TOLERANCE, largest_difference};

@@ -1,0 +1,270 @@
+//! A model's weights on disk or in memory, handed to candle as a `VarBuilder` that checks what it reads.
+//!
+//! Reads safetensors: one file, several, or the shards of an index. Compared with candle's own `VarBuilder::from_mmaped_safetensors`, it
+//! accepts the names that `transformers` accepts (the encoder's prefix may be missing, a norm's weight may be called `gamma`), converts
+//! any float type to the wanted one, and refuses NaN, infinite and mis-shaped weights with the tensor's name.
+//!
+//! ```no_run
+//! # use std::{path::Path, sync::Arc};
+//! # use autopeft::models::checkpoint::Checkpoint;
+//! # use candle_core::{DType, Device};
+//! let checkpoint = Arc::new(Checkpoint::open_folder(Path::new("all-MiniLM-L6-v2"))?);
+//! let vb = checkpoint.var_builder("bert", DType::F32, &Device::Cpu);
+//! assert!(vb.contains_tensor("bert.embeddings.word_embeddings.weight")); // the file says `embeddings.word_embeddings.weight`
+//! # Ok::<(), autopeft::models::checkpoint::CheckpointError>(())
+//! ```
+
+mod builder;
+mod error;
+mod files;
+mod names;
+mod source;
+mod values;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+pub use error::CheckpointError;
+pub(crate) use error::{conversion_command, listed};
+pub use files::{INDEX_FILE, Index, SINGLE_FILE, weight_files};
+pub(crate) use files::{file_names, is_other_format};
+use source::Source;
+use values::Scan;
+
+/// The tensors of a checkpoint by name. Values are read (and checked) only when asked for.
+pub struct Checkpoint {
+    sources: Vec<Source>,
+    tensors: BTreeMap<String, Entry>,
+    /// The last error of a `VarBuilder`, which itself can only pass on candle's error type.
+    failure: Mutex<Option<CheckpointError>>,
+}
+
+/// Where a tensor is, and what its header says.
+struct Entry {
+    source: usize,
+    shape: Vec<usize>,
+    dtype: safetensors::Dtype,
+}
+
+impl Checkpoint {
+    /// Maps safetensors files into memory and reads their headers.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is corrupt, or two files have a tensor of the same name.
+    pub fn open(files: &[PathBuf]) -> Result<Self, CheckpointError> {
+        let sources = files
+            .iter()
+            .map(|file| Source::map(file))
+            .collect::<Result<_, _>>()?;
+        Self::from_sources(sources)
+    }
+
+    /// Opens the weights of a model folder: `model.safetensors`, or all files of `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// As [`weight_files`] and [`Checkpoint::open`]; and when a file lacks a tensor that the index places there.
+    pub fn open_folder(folder: &Path) -> Result<Self, CheckpointError> {
+        let checkpoint = Self::open(&weight_files(folder)?)?;
+        if !folder.join(SINGLE_FILE).is_file() {
+            checkpoint.verify_index(&Index::read(&folder.join(INDEX_FILE))?)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Reads a safetensors file that is already in memory. `label` stands for the file's name in messages.
+    ///
+    /// # Errors
+    /// When the bytes are corrupt.
+    pub fn from_bytes(
+        label: &str,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, CheckpointError> {
+        Self::from_sources(vec![Source::memory(label, bytes.into())?])
+    }
+
+    fn from_sources(sources: Vec<Source>) -> Result<Self, CheckpointError> {
+        let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
+        for (index, source) in sources.iter().enumerate() {
+            for (name, view) in source.tensors() {
+                if let Some(earlier) = tensors.get(&name) {
+                    let first = sources
+                        .get(earlier.source)
+                        .map(|s| s.file().to_path_buf())
+                        .unwrap_or_default();
+                    return Err(CheckpointError::Duplicate {
+                        name,
+                        first,
+                        second: source.file().into(),
+                    });
+                }
+                tensors.insert(
+                    name,
+                    Entry {
+                        source: index,
+                        shape: view.shape().to_vec(),
+                        dtype: view.dtype(),
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            sources,
+            tensors,
+            failure: Mutex::new(None),
+        })
+    }
+
+    fn verify_index(&self, index: &Index) -> Result<(), CheckpointError> {
+        for (name, shard) in index.entries() {
+            let held_by = self
+                .tensors
+                .get(name)
+                .and_then(|entry| self.sources.get(entry.source));
+            if held_by.is_none_or(|source| source.file() != index.path_of(shard)) {
+                return Err(CheckpointError::NotInShard {
+                    index: index.file().into(),
+                    name: name.into(),
+                    shard: shard.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The names as the files have them, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, by its name in the file.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The type in which a tensor is stored; `None` if there is no such tensor or candle has no such type.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.tensors
+            .get(name)
+            .and_then(|entry| entry.dtype.try_into().ok())
+    }
+
+    /// The number of values in all tensors together.
+    pub fn num_values(&self) -> usize {
+        self.tensors
+            .values()
+            .map(|entry| entry.shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Reads one tensor by its name in the file, converted to `dtype`.
+    ///
+    /// # Errors
+    /// When there is no such tensor, it is not stored as F16, BF16, F32 or F64, or a value is NaN, infinite or too large for `dtype`.
+    pub fn tensor(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, CheckpointError> {
+        let missing = || CheckpointError::MissingTensor {
+            name: name.into(),
+            nearest: Vec::new(),
+            file: self.first_file(),
+        };
+        let entry = self.tensors.get(name).ok_or_else(missing)?;
+        let source = self.sources.get(entry.source).ok_or_else(missing)?;
+        let (name, file) = (name.to_string(), source.file().to_path_buf());
+        let view = match source.view(&name) {
+            Ok(view) => view,
+            Err(source) => return Err(failed(name, file, source)),
+        };
+        let position = |first| values::coordinates(first, &entry.shape);
+        match values::scan(view.data(), entry.dtype, dtype) {
+            Scan::Fine => {}
+            Scan::NotFinite(faults) => {
+                let shape = entry.shape.clone();
+                return Err(CheckpointError::NotFinite {
+                    name,
+                    count: faults.count,
+                    position: position(faults.first),
+                    shape,
+                    file,
+                });
+            }
+            Scan::OutOfRange(faults) => {
+                return Err(CheckpointError::OutOfRange {
+                    name,
+                    count: faults.count,
+                    position: position(faults.first),
+                    dtype,
+                    file,
+                });
+            }
+            Scan::Unsupported => {
+                return Err(CheckpointError::UnsupportedDtype {
+                    name,
+                    dtype: format!("{:?}", entry.dtype),
+                    file,
+                });
+            }
+        }
+        // Converted on the CPU: a device may lack the stored type.
+        candle_core::safetensors::Load::load(&view, &Device::Cpu)
+            .and_then(|tensor| tensor.to_dtype(dtype)?.to_device(device))
+            .map_err(|source| failed(name, file, source))
+    }
+
+    /// A `VarBuilder` over this checkpoint, for a model whose encoder has the prefix `base_model_prefix` (`bert`, `roberta`, `distilbert`;
+    /// empty for none).
+    ///
+    /// A name is looked up as asked; without the prefix if no tensor of the checkpoint has it; then, for a layer norm, as `gamma` or `beta`.
+    /// `contains_tensor` follows the same rules. Tensors come in `dtype` whatever their type in the file.
+    /// candle's error type carries only the text of a [`CheckpointError`]; [`Checkpoint::take_failure`] returns the error itself.
+    pub fn var_builder(
+        self: &Arc<Self>,
+        base_model_prefix: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> VarBuilder<'static> {
+        let backend = builder::CheckedBackend::new(Arc::clone(self), base_model_prefix);
+        VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
+    }
+
+    /// The last error that a [`Checkpoint::var_builder`] of this checkpoint gave, once.
+    pub fn take_failure(&self) -> Option<CheckpointError> {
+        self.failure.lock().ok()?.take()
+    }
+
+    fn first_file(&self) -> PathBuf {
+        self.sources
+            .first()
+            .map(|source| source.file().to_path_buf())
+            .unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let files: Vec<_> = self.sources.iter().map(Source::file).collect();
+        f.debug_struct("Checkpoint")
+            .field("files", &files)
+            .field("tensors", &self.tensors.len())
+            .finish()
+    }
+}
+
+fn failed(name: String, file: PathBuf, source: candle_core::Error) -> CheckpointError {
+    CheckpointError::Load {
+        name,
+        file,
+        source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! From scores to the groups that are kept.
+
+use autopeft_adapters::State;
+use serde_json::json;
+
+use super::measure::Measured;
+use super::prepare::Prepared;
+use super::recorder::Recorder;
+use crate::error::Result;
+use crate::groups::Group;
+use crate::progress::EventKind;
+use crate::recipe::{self, Recipe};
+use crate::select::{
+    self, Budget, Candidate, Method, SelectError, SelectOptions, Selection, SelectionInput, Solver, Term,
+};
+use crate::train::evaluate;
+
+/// The choice, over all groups of the model.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The choice among the candidates.
+    pub selection: Selection,
+    /// Number of the group of each candidate.
+    pub candidates: Vec<usize>,
+    /// Whether each group is kept.
+    pub kept: Vec<bool>,
+}
+
+/// Whether the choice looks at how groups act together.
+pub(super) fn is_coupled(recipe: &Recipe) -> bool {
+    recipe.select.coupled && recipe.probe.estimator.measures_coupling()
+}
+
+/// The recipe's budget.
+pub(super) fn budget(recipe: &Recipe) -> Result<Budget> {
+    Ok(recipe.select.budget.parse::<Budget>().map_err(SelectError::from)?)
+}
+
+/// Chooses, and leaves every group kept: dropping is the next stage's.
+pub fn run(prepared: &Prepared<'_>, measured: &mut Measured, recorder: &Recorder<'_>) -> Result<Chosen> {
+    let recipe = prepared.recipe;
+    let candidates: Vec<usize> = (0..prepared.groups.len())
+        .filter(|number| prepared.groups.get(*number).is_some_and(|group| !group.is_reference()))
+        .collect();
+    let input = input(prepared, measured, &candidates)?;
+    let method = match recipe.select.method {
+        recipe::Method::Budget => Method::Budget {
+            budget: budget(recipe)?,
+            solver: if is_coupled(recipe) { Solver::Coupled } else { Solver::Exact },
+        },
+        recipe::Method::Pareto => Method::Pareto,
+        recipe::Method::Psi => Method::Psi { psi: recipe.select.psi },
+        recipe::Method::Top => Method::Top { k: recipe.select.top },
+        recipe::Method::Threshold => Method::Threshold {
+            share: recipe.select.threshold,
+        },
+    };
+    let mut selection = select::select(&input, method, &SelectOptions::default())?;
+    if method == Method::Pareto {
+        selection = best_prefix(prepared, &candidates, &input, selection, recorder)?;
+    }
+    selection.notes.iter().for_each(|note| recorder.progress.note(note));
+    let mut kept = vec![false; prepared.groups.len()];
+    for position in selection.kept() {
+        if let Some(entry) = candidates.get(position).and_then(|number| kept.get_mut(*number)) {
+            *entry = true;
+        }
+    }
+    recorder.event(
+        EventKind::Select,
+        &json!({"kept": selection.kept().count(), "of": candidates.len(), "parameters": selection.parameters,
+                "budget": selection.budget}),
+    )?;
+    Ok(Chosen {
+        selection,
+        candidates,
+        kept,
+    })
+}
+
+fn input(prepared: &Prepared<'_>, measured: &Measured, candidates: &[usize]) -> Result<SelectionInput> {
+    let scores = &measured.scores;
+    let score_of = |number: usize| scores.get(number);
+    let list = candidates
+        .iter()
+        .filter_map(|number| {
+            let (group, score) = (prepared.groups.get(*number)?, score_of(*number)?);
+            Some(Candidate {
+                name: group.name.clone(),
+                parameters: group.size,
+                value: score.value,
+                influence: score.influence,
+                always: group.is_head(),
+                frozen_early: measured.outcome.frozen.contains(number),
+            })
+        })
+        .collect();
+    let references = prepared
+        .groups
+        .iter()
+        .zip(scores)
+        .filter(|(group, _)| group.is_reference())
+        .map(|(_, score)| score.influence)
+        .collect();
+    let mut terms = Vec::new();
+    for measurement in &measured.outcome.measurements {
+        let coupled = measurement.coupled().map_err(|_| SelectError::NoCoupling)?;
+        if let Some(coupled) = coupled {
+            terms.push(among(&coupled.slope, &coupled.curvature, candidates));
+        }
+    }
+    Ok(SelectionInput {
+        candidates: list,
+        base_parameters: prepared.base.num_parameters(),
+        references,
+        terms,
+    })
+}
+
+/// The part of a measurement that concerns the candidates.
+fn among(slope: &[f64], curvature: &[f64], candidates: &[usize]) -> Term {
+    let count = slope.len();
+    let number = |values: &[f64], at: usize| values.get(at).copied().unwrap_or(0.0);
+    Term {
+        slope: candidates.iter().map(|i| number(slope, *i)).collect(),
+        curvature: candidates
+            .iter()
+            .flat_map(|i| candidates.iter().map(move |j| (*i, *j)))
+            .map(|(i, j)| number(curvature, i * count + j))
+            .collect(),
+    }
+}
+
+/// Of the prefixes around the knee, the one with the lowest loss on held-out rows; of equals the
+/// shortest.
+fn best_prefix(
+    prepared: &Prepared<'_>,
+    candidates: &[usize],
+    input: &SelectionInput,
+    selection: Selection,
+    recorder: &Recorder<'_>,
+) -> Result<Selection> {
+    let lengths = selection.frontier.as_ref().map(|frontier| frontier.candidates.clone());
+    let mut best: Option<(f64, Selection)> = None;
+    for length in lengths.unwrap_or_default() {
+        let prefix = select::select_prefix(input, length)?;
+        let kept: Vec<usize> = prefix.kept().collect();
+        let dropped: Vec<&Group> = candidates
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| !kept.contains(position))
+            .filter_map(|(_, number)| prepared.groups.get(*number))
+            .collect();
+        dropped.iter().for_each(|group| group.set_state(State::Dropped));
+        let evaluation = evaluate(
+            &*prepared.model,
+            &prepared.validation,
+            prepared.padding(),
+            prepared.eval_batch_size(),
+            &prepared.device,
+        );
+        dropped.iter().for_each(|group| group.set_state(State::Trainable));
+        let loss = evaluation?.loss;
+        recorder.event(
+            EventKind::Select,
+            &json!({"prefix": length, "parameters": prefix.parameters, "held_out_loss": loss}),
+        )?;
+        if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+            best = Some((loss, prefix));
+        }
+    }
+    Ok(best.map_or(selection, |(_, prefix)| prefix))
+}

@@ -1,0 +1,61 @@
+//! Drops what was not chosen, and trains what was.
+
+use autopeft_adapters::State;
+
+use super::choose::Chosen;
+use super::measure::{Measured, held_out};
+use super::prepare::Prepared;
+use super::recorder::Recorder;
+use crate::error::Result;
+use crate::interrupt::Interrupt;
+use crate::recipe::After;
+use crate::report::Stage;
+use crate::train::Trainer;
+
+/// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon.
+pub fn run<'a>(
+    prepared: &'a Prepared<'_>,
+    measured: &mut Measured,
+    chosen: &Chosen,
+    mut trainer: Trainer<'a>,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let is_kept = |number: usize| chosen.kept.get(number).copied().unwrap_or(false);
+    for (number, group) in prepared.groups.iter().enumerate() {
+        if !is_kept(number) {
+            group.reset();
+            group.set_state(State::Dropped);
+        }
+    }
+    held_out(prepared, measured, Stage::Dropped, recorder)?;
+    if prepared.recipe.select.after == After::Rewind {
+        for (number, group) in prepared.groups.iter().enumerate().filter(|(n, _)| is_kept(*n)) {
+            group.reset();
+            // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
+            // a rule without a budget.
+            group.set_state(State::Trainable);
+            let _ = number;
+        }
+        trainer = prepared.rewound_trainer()?;
+        for (number, rate) in measured.rates.iter().enumerate() {
+            trainer.set_rate(number, *rate);
+        }
+    }
+    trainer.retain(is_kept)?;
+    recorder.progress.start("train", Some(prepared.horizon.after));
+    for step in 1..=prepared.horizon.after {
+        if interrupt.is_raised() {
+            measured.stop();
+            break;
+        }
+        let report = trainer.advance(|_, _| Ok(()))?;
+        recorder.step("train", step, &report, prepared.recipe.train.learning_rate)?;
+        measured.steps += 1;
+    }
+    recorder.progress.finish();
+    if !measured.interrupted() {
+        held_out(prepared, measured, Stage::Trimmed, recorder)?;
+    }
+    Ok(())
+}

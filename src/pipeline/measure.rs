@@ -1,0 +1,251 @@
+//! The head's warm-up and the probe, with the values on held-out rows around them.
+
+use std::time::Instant;
+
+use autopeft_adapters::{Kind, State};
+use serde_json::json;
+
+use super::prepare::Prepared;
+use super::recorder::Recorder;
+use crate::error::{Error, Result};
+use crate::groups::Group;
+use crate::interrupt::Interrupt;
+use crate::metrics::Evaluation;
+use crate::probe::influence::{
+    self, FreezeOptions, GroupScore, InfluenceError, Measurement, ScoreOptions, to_freeze,
+};
+use crate::probe::{
+    Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Probe, ProbeConfig, ProbeOutcome,
+};
+use crate::progress::EventKind;
+use crate::recipe::{self, LearningRates, Method};
+use crate::report::{HeldOut, Stage};
+use crate::train::{Trainer, evaluate};
+
+/// What the probe found.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// The measurements and what else the probe saw.
+    pub outcome: ProbeOutcome,
+    /// Score of each group; empty when a stop came before the first measurement.
+    pub scores: Vec<GroupScore>,
+    /// Learning rate of each group at the end.
+    pub rates: Vec<f64>,
+    /// Values on held-out rows so far.
+    pub held_out: Vec<HeldOut>,
+    /// Seconds of the probe.
+    pub seconds: f64,
+    /// Training steps so far, the warm-up included.
+    pub steps: usize,
+    stopped: bool,
+}
+
+impl Measured {
+    /// Whether a stop was asked for.
+    pub fn interrupted(&self) -> bool {
+        self.stopped || self.outcome.interrupted
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+}
+
+/// Warms up the head, then trains and measures the superset.
+pub fn run(
+    prepared: &Prepared<'_>,
+    trainer: &mut Trainer<'_>,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    held_out(prepared, &mut measured, Stage::Untrained, recorder)?;
+    warm_up(prepared, &mut measured, recorder, interrupt)?;
+    if measured.interrupted() {
+        return Ok(measured);
+    }
+    let recipe = prepared.recipe;
+    let steps = prepared.horizon.probe;
+    let mut probe = Probe {
+        model: &*prepared.model,
+        rows: prepared.rows(),
+        groups: &prepared.groups,
+        measuring: prepared.measuring_order()?,
+        estimator: estimator(recipe),
+        config: ProbeConfig {
+            steps,
+            burn_in: (recipe.probe.burn_in * steps as f64).ceil() as usize,
+            every: recipe.probe.every,
+            adapt_rates: recipe.probe.learning_rates == LearningRates::HiDlr,
+        },
+    };
+    let sizes: Vec<usize> = prepared.groups.iter().map(|group| group.size).collect();
+    let always: Vec<bool> = prepared
+        .groups
+        .iter()
+        .map(|group| group.is_head() || group.is_reference())
+        .collect();
+    let budget = freezing_budget(prepared)?;
+    let mut failure = None;
+    let mut freeze = |measurements: &[Measurement]| -> Vec<usize> {
+        let Some(budget) = budget else {
+            return Vec::new();
+        };
+        match scores(prepared, measurements, &sizes) {
+            Ok(scores) => {
+                let frozen: Vec<bool> = measurements
+                    .last()
+                    .map(|last| last.verdict.iter().map(|v| *v == influence::Verdict::Frozen).collect())
+                    .unwrap_or_default();
+                to_freeze(&scores, &sizes, &always, &frozen, budget, &FreezeOptions::default())
+            }
+            Err(error) => {
+                failure = Some(error);
+                Vec::new()
+            }
+        }
+    };
+    let start = Instant::now();
+    recorder.progress.start("probe", Some(steps));
+    let mut recorded = Ok(());
+    let rate = recipe.train.learning_rate;
+    let outcome = probe.run(trainer, &mut freeze, interrupt, &mut |step, measurement| {
+        let told = recorder.step("probe", step.step, step, rate).and_then(|()| match measurement {
+            Some(measurement) => recorder.event(
+                EventKind::Influence,
+                &json!({"step": measurement.step, "loss": measurement.loss, "noise_floor": measurement.noise_floor,
+                        "groups": measurement.slope.len()}),
+            ),
+            None => Ok(()),
+        });
+        if recorded.is_ok() {
+            recorded = told;
+        }
+    })?;
+    recorder.progress.finish();
+    recorded?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    measured.steps += outcome.steps;
+    measured.outcome = outcome;
+    measured.seconds = start.elapsed().as_secs_f64();
+    measured.rates = trainer.rates().to_vec();
+    if !measured.outcome.measurements.is_empty() {
+        measured.scores = scores(prepared, &measured.outcome.measurements, &sizes)?;
+    }
+    if !measured.interrupted() {
+        held_out(prepared, &mut measured, Stage::Superset, recorder)?;
+    }
+    Ok(measured)
+}
+
+/// Adds the present value on the held-out rows.
+pub(super) fn held_out(
+    prepared: &Prepared<'_>,
+    measured: &mut Measured,
+    stage: Stage,
+    recorder: &Recorder<'_>,
+) -> Result<Evaluation> {
+    let evaluation = evaluate(
+        &*prepared.model,
+        &prepared.validation,
+        prepared.padding(),
+        prepared.eval_batch_size(),
+        &prepared.device,
+    )?;
+    recorder.evaluation(stage, &evaluation)?;
+    measured.held_out.push(HeldOut {
+        stage,
+        steps: measured.steps,
+        evaluation,
+    });
+    Ok(evaluation)
+}
+
+/// Trains the head alone, so that the first directions of the other groups are not those of a random
+/// head.
+fn warm_up(
+    prepared: &Prepared<'_>,
+    measured: &mut Measured,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let (heads, others): (Vec<Group>, Vec<Group>) = prepared.groups.iter().cloned().partition(Group::is_head);
+    if heads.is_empty() || prepared.horizon.head_warmup == 0 {
+        set_trainable(&others, prepared);
+        return Ok(());
+    }
+    others.iter().for_each(|group| group.set_state(State::Frozen));
+    let mut trainer = prepared.warm_up_trainer(&heads)?;
+    recorder.progress.start("head", Some(prepared.horizon.head_warmup));
+    for step in 1..=prepared.horizon.head_warmup {
+        if interrupt.is_raised() {
+            measured.stop();
+            break;
+        }
+        let report = trainer.advance(|_, _| Ok(()))?;
+        let rate = trainer.rates().first().copied().unwrap_or(0.0);
+        recorder.step("head", step, &report, rate)?;
+        measured.steps += 1;
+    }
+    recorder.progress.finish();
+    set_trainable(&others, prepared);
+    Ok(())
+}
+
+/// Reference groups get gradients too, for their directions; their learning rate is zero.
+fn set_trainable(groups: &[Group], prepared: &Prepared<'_>) {
+    let measures_base = prepared.recipe.select.method == Method::Psi;
+    for group in groups {
+        if group.kind != Kind::Base || measures_base {
+            group.set_state(State::Trainable);
+        }
+    }
+}
+
+fn estimator(recipe: &recipe::Recipe) -> Box<dyn Estimator> {
+    match recipe.probe.estimator {
+        recipe::Estimator::GaussNewton => Box::new(GaussNewton {
+            exact_classes: recipe.probe.exact_classes,
+            seed: recipe.seed,
+        }),
+        recipe::Estimator::Hvp => Box::new(HessianVectorProduct { seed: recipe.seed }),
+        recipe::Estimator::Full => Box::new(FullHessian),
+        recipe::Estimator::Fit => Box::new(ParabolaFit),
+    }
+}
+
+/// The budget by which groups are frozen early. A coupled choice takes a group for what it adds to the
+/// others, which its own influence does not bound, so there nothing is frozen before the end.
+fn freezing_budget(prepared: &Prepared<'_>) -> Result<Option<usize>> {
+    let recipe = prepared.recipe;
+    let is_diagonal = recipe.select.method == Method::Budget && !super::choose::is_coupled(recipe);
+    if !recipe.probe.early_freeze || !is_diagonal {
+        return Ok(None);
+    }
+    let budget = super::choose::budget(recipe)?;
+    Ok(Some(
+        budget
+            .resolve(prepared.base.num_parameters())
+            .map_err(crate::select::SelectError::from)?,
+    ))
+}
+
+fn scores(prepared: &Prepared<'_>, measurements: &[Measurement], sizes: &[usize]) -> Result<Vec<GroupScore>> {
+    let probe = &prepared.recipe.probe;
+    let options = ScoreOptions {
+        resamples: probe.resamples,
+        confidence: probe.confidence,
+        seed: prepared.recipe.seed,
+        // A single product along random signs carries the coupling as noise, which a window averages out.
+        window: (probe.estimator == recipe::Estimator::Hvp).then_some(HVP_WINDOW),
+    };
+    influence::score(measurements, sizes, &options).map_err(|error: InfluenceError| Error::Conflict {
+        hint: error.hint().unwrap_or_default(),
+        what: error.to_string(),
+    })
+}
+
+/// Measurements whose curvatures are averaged before a slope is divided by them.
+const HVP_WINDOW: usize = 4;

@@ -1,0 +1,71 @@
+//! The way of the data: `recipe → data → model → groups → probe → select → export`.
+//!
+//! Each stage takes and returns plain values. What a run tells goes to a [`Progress`] listener and to
+//! `metrics.jsonl` in the result.
+
+mod apply;
+mod choose;
+mod finish;
+mod measure;
+mod prepare;
+mod recorder;
+mod summary;
+mod write;
+
+use std::path::Path;
+
+pub use apply::{Adapted, Prediction};
+pub use choose::Chosen;
+pub use measure::Measured;
+pub use prepare::Prepared;
+pub use write::Written;
+
+use crate::error::{Error, Result};
+use crate::export::OutputFolder;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::report::SelectionReport;
+use recorder::Recorder;
+
+/// What a run of [`select`] made.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The answer.
+    pub report: SelectionReport,
+    /// The files.
+    pub written: Written,
+}
+
+/// The main job: measures which modules the recipe's model and task need, keeps those, and writes the
+/// trimmed adapter to `out`.
+///
+/// # Errors
+/// [`Error::Interrupted`] when a stop was asked for: then what was measured so far is in `out`. Any other
+/// error leaves `out` as it was.
+pub fn select(recipe: &Recipe, out: &Path, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Outcome> {
+    // First, so that an unusable target costs no training.
+    let folder = OutputFolder::prepare(out, recipe.export.force)?;
+    let recorder = Recorder::new(progress, &folder)?;
+    let prepared = Prepared::new(recipe, &recorder)?;
+    let mut trainer = prepared.trainer()?;
+    let mut measured = measure::run(&prepared, &mut trainer, &recorder, interrupt)?;
+    if measured.interrupted() {
+        return interrupted(&prepared, &measured, folder);
+    }
+    let chosen = choose::run(&prepared, &mut measured, &recorder)?;
+    finish::run(&prepared, &mut measured, &chosen, trainer, &recorder, interrupt)?;
+    if measured.interrupted() {
+        return interrupted(&prepared, &measured, folder);
+    }
+    let report = prepared.report(&measured, Some(&chosen))?;
+    let written = write::run(&prepared, &report, folder, &recorder)?;
+    Ok(Outcome { report, written })
+}
+
+/// Keeps the measurements of a run that was stopped.
+fn interrupted(prepared: &Prepared<'_>, measured: &Measured, folder: OutputFolder) -> Result<Outcome> {
+    write::partial(prepared, measured, &folder)?;
+    let path = folder.commit()?;
+    Err(Error::Interrupted { path })
+}

@@ -1,0 +1,338 @@
+//! From a recipe to a model with its superset attached, groups, and rows as token numbers.
+
+use autopeft_adapters::{
+    Activation, Adapters, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, Superset,
+};
+use candle_core::{DType, Device};
+use serde_json::json;
+
+use super::recorder::Recorder;
+use crate::base::BaseModel;
+use crate::data::{self, Batching, ColumnNames, DataSpec, Dataset, Encoded, Padding, Source, TrainOrder};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::groups::{Group, Grouping, partition};
+use crate::models::{Model, Pooling};
+use crate::progress::EventKind;
+use crate::quickstart;
+use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
+use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
+
+/// Different streams of one seed: the rows of training, of measuring, and of the head's warm-up.
+const MEASURING: u64 = 0x6d65_6173;
+const WARM_UP: u64 = 0x6865_6164;
+
+/// Everything that the stages work with.
+#[derive(Debug)]
+pub struct Prepared<'r> {
+    /// The recipe.
+    pub recipe: &'r Recipe,
+    /// Where to compute.
+    pub device: Device,
+    /// Number type of the computation.
+    pub dtype: DType,
+    /// The base model.
+    pub base: BaseModel,
+    /// The rows as read; training rows are those that are left after the validation rows.
+    pub dataset: Dataset,
+    /// Training rows as token numbers.
+    pub train: Encoded,
+    /// Held-out rows as token numbers.
+    pub validation: Encoded,
+    /// What the superset attached.
+    pub adapters: Adapters,
+    /// The model with the superset.
+    pub model: Box<dyn Model>,
+    /// The parameter groups.
+    pub groups: Vec<Group>,
+    /// Steps of each stage.
+    pub horizon: Horizon,
+    /// Tokens a row is cut to.
+    pub max_length: usize,
+    padding: Padding,
+}
+
+impl<'r> Prepared<'r> {
+    /// Reads, attaches and encodes.
+    pub fn new(recipe: &'r Recipe, recorder: &Recorder<'_>) -> Result<Self> {
+        check_target(recipe)?;
+        let device = device::open(recipe.device)?;
+        let dtype = device::dtype(recipe.dtype, &device)?;
+        let progress = recorder.progress;
+        let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |download| {
+            progress.note(&format!("fetching `{}`", download.file));
+        })?;
+        base.notes.iter().for_each(|note| progress.note(note));
+        let dataset = data::load(&data_spec(recipe))?;
+        tell(&dataset, recorder);
+        let adapters = Adapters::superset(superset(recipe, recorder)?, recipe.seed);
+        let pooling = pooling(recipe.task.pooling);
+        let model = base.build(&adapters, dataset.labels.len(), pooling, dtype, &device)?;
+        let groups = partition(
+            &adapters.parameters(),
+            &grouping(&recipe.probe.grouping)?,
+            recipe.superset.lora.split,
+        );
+        let max_length = recipe.task.max_length.min(base.config.max_length());
+        let train = data::encode(&base.tokenizer, &dataset.train, max_length)?;
+        let validation = data::encode(&base.tokenizer, &dataset.validation, max_length)?;
+        let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
+        let prepared = Self {
+            recipe,
+            horizon: recipe.horizon(train.rows.len()),
+            device,
+            dtype,
+            base,
+            dataset,
+            train,
+            validation,
+            adapters,
+            model,
+            groups,
+            max_length,
+            padding,
+        };
+        recorder.event(
+            EventKind::Start,
+            &json!({
+                "model": recipe.model, "train": prepared.train.rows.len(), "validation": prepared.validation.rows.len(),
+                "labels": prepared.dataset.labels.len(), "groups": prepared.groups.len(),
+                "parameters": prepared.superset_parameters(), "device": device::name(&prepared.device),
+            }),
+        )?;
+        Ok(prepared)
+    }
+
+    /// Numbers in the superset, the head and reference groups apart.
+    pub fn superset_parameters(&self) -> usize {
+        let competing = self.groups.iter().filter(|group| !group.is_head() && !group.is_reference());
+        competing.map(|group| group.size).sum()
+    }
+
+    /// The training rows.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows {
+            encoded: &self.train,
+            padding: self.padding,
+            device: &self.device,
+        }
+    }
+
+    /// Batch size of evaluations: no gradients are kept, so it may be larger than the training's.
+    pub fn eval_batch_size(&self) -> usize {
+        (4 * self.recipe.train.batch_size).max(32)
+    }
+
+    /// How batches are padded.
+    pub fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    fn order(&self, batch_size: usize, stream: u64) -> Result<TrainOrder> {
+        let seed = self.recipe.seed ^ stream.rotate_left(32);
+        Ok(TrainOrder::new(self.train.lengths(), batch_size, Batching::ByLength, seed)?)
+    }
+
+    /// The order of the measuring batches.
+    pub fn measuring_order(&self) -> Result<TrainOrder> {
+        let examples = self.recipe.probe.examples.min(self.train.rows.len());
+        self.order(examples, MEASURING)
+    }
+
+    /// A trainer of all groups, over the whole horizon.
+    pub fn trainer(&self) -> Result<Trainer<'_>> {
+        let order = self.order(self.recipe.train.batch_size, 0)?;
+        let steps = self.horizon.probe + self.horizon.after;
+        Ok(self.trainer_of(&self.groups, order, steps))
+    }
+
+    /// A trainer that starts again after the selection, for `after: rewind`.
+    pub fn rewound_trainer(&self) -> Result<Trainer<'_>> {
+        let order = self.order(self.recipe.train.batch_size, 0)?;
+        Ok(self.trainer_of(&self.groups, order, self.horizon.after))
+    }
+
+    /// A trainer of these head groups, at a constant rate.
+    pub fn warm_up_trainer<'a>(&'a self, heads: &'a [Group]) -> Result<Trainer<'a>> {
+        let order = self.order(self.recipe.train.batch_size, WARM_UP)?;
+        let mut config = self.trainer_config(self.horizon.head_warmup);
+        config.schedule.kind = ScheduleKind::Constant;
+        Ok(Trainer::new(&*self.model, self.rows(), order, heads, self.rates(heads), config))
+    }
+
+    fn trainer_of<'a>(&'a self, groups: &'a [Group], order: TrainOrder, steps: usize) -> Trainer<'a> {
+        let config = self.trainer_config(steps);
+        Trainer::new(&*self.model, self.rows(), order, groups, self.rates(groups), config)
+    }
+
+    /// Learning rates at the start.
+    pub fn rates(&self, groups: &[Group]) -> Vec<f64> {
+        let train = &self.recipe.train;
+        groups
+            .iter()
+            .map(|group| {
+                if group.is_reference() {
+                    0.0
+                } else if group.is_head() {
+                    train.head_learning_rate.unwrap_or(train.learning_rate)
+                } else {
+                    train.learning_rate
+                }
+            })
+            .collect()
+    }
+
+    fn trainer_config(&self, steps: usize) -> TrainerConfig {
+        let train = &self.recipe.train;
+        TrainerConfig {
+            optimizer: AdamWConfig {
+                beta1: train.beta1,
+                beta2: train.beta2,
+                epsilon: train.epsilon,
+                weight_decay: train.weight_decay,
+                clip: (train.clip > 0.0).then_some(train.clip),
+            },
+            schedule: Schedule {
+                kind: match train.schedule {
+                    recipe::Schedule::Linear => ScheduleKind::Linear,
+                    recipe::Schedule::Constant => ScheduleKind::Constant,
+                },
+                warmup: train.warmup,
+                steps,
+            },
+            accumulate: train.accumulate,
+            seed: self.recipe.seed,
+        }
+    }
+}
+
+/// The recipe's word for the pooling, as the models know it.
+pub(super) fn pooling(pooling: recipe::Pooling) -> Pooling {
+    match pooling {
+        recipe::Pooling::Default => Pooling::Default,
+        recipe::Pooling::Mean => Pooling::Mean,
+    }
+}
+
+fn check_target(recipe: &Recipe) -> Result<()> {
+    let target = recipe.export.target;
+    if recipe.task.pooling == recipe::Pooling::Mean && target != Target::Autopeft {
+        return Err(Error::Conflict {
+            what: format!("`task.pooling: mean` cannot be exported for `{target}`: transformers has no such head"),
+            hint: "use `--set task.pooling=default`, or `--target autopeft`".to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn data_spec(recipe: &Recipe) -> DataSpec {
+    let data = &recipe.data;
+    let source = |name: &str, embedded: fn() -> Source| {
+        if name == quickstart::NAME {
+            embedded()
+        } else {
+            Source::File(name.into())
+        }
+    };
+    let mut validation = data.validation.as_deref().map(|name| source(name, quickstart::validation));
+    if validation.is_none() && data.train == quickstart::NAME {
+        validation = Some(quickstart::validation());
+    }
+    DataSpec {
+        train: source(&data.train, quickstart::train),
+        validation,
+        validation_share: data.validation_share,
+        columns: ColumnNames {
+            text: data.text_column.clone(),
+            pair: data.pair_column.clone(),
+            label: data.label_column.clone(),
+        },
+        labels: None,
+        skip_bad_rows: data.skip_bad_rows,
+        max_rows: data.max_rows,
+        seed: recipe.seed,
+    }
+}
+
+/// Shows what was taken for what, and what was left out.
+fn tell(dataset: &Dataset, recorder: &Recorder<'_>) {
+    let progress = recorder.progress;
+    progress.note(&format!("reading {}", dataset.columns));
+    for skipped in dataset.skipped.iter().filter(|skipped| skipped.total > 0) {
+        progress.warn(&format!("skipped {} bad rows of `{}`", skipped.total, skipped.file));
+    }
+    if dataset.beyond_max_rows > 0 {
+        progress.note(&format!("left out {} rows beyond `data.max_rows`", dataset.beyond_max_rows));
+    }
+    if dataset.overlap > 0 {
+        progress.warn(&format!(
+            "{} validation rows are also training rows: the held-out numbers are too good",
+            dataset.overlap
+        ));
+    }
+}
+
+/// The recipe's superset, restricted to what the export target can hold.
+fn superset(recipe: &Recipe, recorder: &Recorder<'_>) -> Result<Superset> {
+    let wanted = &recipe.superset;
+    let target = recipe.export.target;
+    let lora = &wanted.lora;
+    let rank: usize = lora.rank_blocks.iter().sum();
+    let bottleneck = &wanted.bottleneck;
+    let style = match bottleneck.style {
+        recipe::BottleneckStyle::Pfeiffer => BottleneckStyle::Pfeiffer,
+        recipe::BottleneckStyle::Houlsby => BottleneckStyle::Houlsby,
+        recipe::BottleneckStyle::Parallel => BottleneckStyle::Parallel,
+    };
+    let left_out = |kinds: &str| {
+        recorder
+            .progress
+            .note(&format!("leaving out {kinds}, which `--target {target}` cannot hold"));
+    };
+    let (linear, bottlenecks) = match target {
+        Target::Autopeft => (true, bottleneck.enabled),
+        Target::Peft => {
+            if bottleneck.enabled {
+                left_out("bottleneck adapters");
+            }
+            (true, false)
+        }
+        Target::Adapterhub => {
+            left_out("LoRA, biases and norms");
+            (false, true)
+        }
+    };
+    Ok(Superset {
+        lora: (lora.enabled && linear).then(|| LoraPlan {
+            rank_blocks: lora.rank_blocks.clone(),
+            scale: lora.alpha / rank.max(1) as f64,
+            dropout: lora.dropout,
+        }),
+        lora_targets: match &lora.targets {
+            Targets::AllLinear => LoraTargets::AllLinear,
+            Targets::Patterns(patterns) => LoraTargets::Matching(Superset::patterns(patterns)?),
+        },
+        bias: wanted.bias.enabled && linear,
+        inert_bias: wanted.bias.inert,
+        norm: wanted.norm.enabled && linear,
+        bottleneck: bottlenecks.then(|| BottleneckPlan {
+            non_linearity: match bottleneck.non_linearity {
+                NonLinearity::Relu => Activation::Relu,
+                NonLinearity::Gelu => Activation::Gelu,
+                NonLinearity::Swish => Activation::Swish,
+            },
+            ..BottleneckPlan::new(style, bottleneck.reduction_factor)
+        }),
+        base: recipe.select.method == Method::Psi,
+        exclude: Superset::patterns(&wanted.exclude)?,
+    })
+}
+
+fn grouping(grouping: &recipe::Grouping) -> Result<Grouping> {
+    Ok(match grouping {
+        recipe::Grouping::Module => Grouping::Module,
+        recipe::Grouping::KindLayer => Grouping::KindLayer,
+        recipe::Grouping::Kind => Grouping::Kind,
+        recipe::Grouping::Patterns(patterns) => Grouping::Patterns(Superset::patterns(patterns)?),
+    })
+}

@@ -1,0 +1,183 @@
+//! What a measurement of slope and curvature needs, and what it gives.
+//!
+//! Along the update direction `g` of the optimizer, with one rate `η_k` for each group,
+//! `L(w - η∘g) - L(w) ≈ -ηᵀb + ½ ηᵀAη`, `b_k = G_(k)ᵀ g_(k)`, `A_ij = g_(i)ᵀ H_(ij) g_(j)`.
+//! Source: Xu et al. 2025 (Hi-DLR), <https://arxiv.org/abs/2501.06954>.
+
+use std::sync::Arc;
+
+use autopeft_adapters::{Directions, Gradients, Parameter, Pass, ops};
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Result;
+use crate::groups::Group;
+use crate::models::{Inputs, Model};
+
+/// Curvature along the directions of K groups, in loss per unit rate squared.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CurvatureEstimate {
+    /// `A_kk`.
+    Diagonal(Vec<f64>),
+    /// All of `A`, K × K, row by row.
+    Full(Vec<f64>),
+}
+
+/// Slope and curvature of K groups at one point of the training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// `b_k`, in loss per unit rate; positive where a step along the direction lowers the loss.
+    pub slope: Vec<f64>,
+    /// `A`.
+    pub curvature: CurvatureEstimate,
+    /// Mean loss of the measuring batch.
+    pub loss: f64,
+    /// Difference of two evaluations of the loss at the same point: the noise floor.
+    pub noise: f64,
+    /// How well a parabola fits, by group; only for an estimator that fits one.
+    pub fit: Option<Vec<f64>>,
+}
+
+/// Where a measurement is taken.
+#[derive(Debug)]
+pub struct Point<'a> {
+    /// The model, at its present parameters.
+    pub model: &'a dyn Model,
+    /// The measuring batch: other rows than those whose gradient made the direction.
+    pub inputs: &'a Inputs,
+    /// Its labels, by row.
+    pub labels: &'a [u32],
+    /// The groups to measure.
+    pub groups: &'a [&'a Group],
+    /// The update direction of every parameter of these groups.
+    pub directions: &'a Arc<Directions>,
+    /// Present learning rate of each group.
+    pub rates: &'a [f64],
+    /// Number of the training step; seeds what an estimator draws.
+    pub step: usize,
+}
+
+/// Measures slope and curvature of all groups at one point. The parameters are the same afterwards.
+pub trait Estimator: Send {
+    /// Name, as in a recipe.
+    fn name(&self) -> &'static str;
+
+    /// One measurement.
+    ///
+    /// # Errors
+    /// When the model cannot be evaluated.
+    fn measure(&mut self, point: &Point<'_>) -> Result<Estimate>;
+}
+
+impl Point<'_> {
+    /// Mean loss of the measuring batch at the present parameters, reduced in f64.
+    pub(super) fn loss(&self) -> Result<f64> {
+        let logits = self.model.forward(self.inputs, &Pass::eval())?;
+        let rows = host_rows(&logits)?;
+        Ok(mean_loss(&rows, self.labels))
+    }
+
+    /// Gradients of the mean loss at the present parameters, dropout off.
+    pub(super) fn gradients(&self) -> Result<(f64, Gradients)> {
+        let pass = Pass::gradients();
+        let logits = self.model.forward(self.inputs, &pass)?;
+        let loss = mean_loss(&host_rows(&logits)?, self.labels);
+        let labels = Tensor::from_slice(self.labels, self.labels.len(), logits.device())?;
+        let gradients = pass.backward(&ops::cross_entropy(&logits, &labels)?)?;
+        Ok((loss, gradients))
+    }
+
+    /// `G_(k)ᵀ g_(k)` for each group, in f64.
+    pub(super) fn slopes(&self, gradients: &Gradients) -> Result<Vec<f64>> {
+        self.groups
+            .iter()
+            .map(|group| {
+                let mut sum = 0.0;
+                for parameter in &group.parameters {
+                    let index = parameter.index();
+                    if let (Some(gradient), Some(direction)) = (gradients.get(index), self.directions.get(index)) {
+                        sum += dot(gradient, direction)?;
+                    }
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+
+    /// Moves every group by its factor along its direction, `w ← w + factor_k g_(k)`; moved back when the
+    /// returned guard is dropped.
+    pub(super) fn displaced(&self, factors: &[f64]) -> Result<Displaced> {
+        let mut saved = Displaced(Vec::new());
+        for (group, factor) in self.groups.iter().zip(factors) {
+            if *factor == 0.0 {
+                continue;
+            }
+            for parameter in &group.parameters {
+                let Some(direction) = self.directions.get(parameter.index()) else {
+                    continue;
+                };
+                let value = parameter.value();
+                saved.0.push((parameter.clone(), value.clone()));
+                parameter.set(&(value + (direction * *factor)?)?)?;
+            }
+        }
+        Ok(saved)
+    }
+
+    /// Norm of the parameters of the groups, and of their directions.
+    pub(super) fn norms(&self) -> Result<(f64, f64)> {
+        let (mut values, mut directions) = (0.0, 0.0);
+        for parameter in self.groups.iter().flat_map(|group| &group.parameters) {
+            if let Some(direction) = self.directions.get(parameter.index()) {
+                let value = parameter.value();
+                values += dot(&value, &value)?;
+                directions += dot(direction, direction)?;
+            }
+        }
+        Ok((values.sqrt(), directions.sqrt()))
+    }
+}
+
+/// Parameters away from their values; dropping it puts the saved values back.
+pub(super) struct Displaced(Vec<(Arc<Parameter>, Tensor)>);
+
+impl Drop for Displaced {
+    fn drop(&mut self) {
+        for (parameter, value) in &self.0 {
+            // The saved value has the parameter's own shape, so it cannot be refused.
+            let _ = parameter.set(value);
+        }
+    }
+}
+
+/// Inner product of two tensors of one shape, accumulated in f64.
+pub(super) fn dot(a: &Tensor, b: &Tensor) -> candle_core::Result<f64> {
+    let product = (a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?;
+    product.sum_all()?.to_scalar()
+}
+
+/// A (rows, columns) tensor on the host, in f64.
+pub(super) fn host_rows(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f64>>> {
+    tensor
+        .detach()
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .to_vec2()
+}
+
+/// `softmax(z)`.
+pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let maximum = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|z| (z - maximum).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|e| e / sum).collect()
+}
+
+/// Mean cross-entropy of rows of logits.
+pub(super) fn mean_loss(rows: &[Vec<f64>], labels: &[u32]) -> f64 {
+    let losses = rows.iter().zip(labels).map(|(row, label)| {
+        let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = row.iter().map(|z| (z - maximum).exp()).sum::<f64>().ln() + maximum;
+        log_sum - row.get(*label as usize).copied().unwrap_or(f64::NAN)
+    });
+    losses.sum::<f64>() / labels.len() as f64
+}

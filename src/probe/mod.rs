@@ -1,0 +1,15 @@
+//! The probe: a short training of the superset that measures the slope and curvature of each group, sets
+//! its learning rate by them, and scores its influence.
+
+mod estimator;
+mod fit;
+mod gauss_newton;
+mod hessian;
+pub mod influence;
+mod run;
+
+pub use estimator::{CurvatureEstimate, Estimate, Estimator, Point};
+pub use fit::ParabolaFit;
+pub use gauss_newton::GaussNewton;
+pub use hessian::{FullHessian, HessianVectorProduct};
+pub use run::{Freeze, Probe, ProbeConfig, ProbeOutcome};

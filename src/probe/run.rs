@@ -1,0 +1,200 @@
+//! The probe: a short training of the superset that measures every group on its way.
+
+use std::sync::Arc;
+
+use autopeft_adapters::Directions;
+
+use super::estimator::{CurvatureEstimate, Estimate, Estimator, Point};
+use super::influence::{Curvature, Measurement, Verdict, judge, next_rate, optimal_rate};
+use crate::data::TrainOrder;
+use crate::error::Result;
+use crate::groups::Group;
+use crate::interrupt::Interrupt;
+use crate::models::Model;
+use crate::train::{Rows, StepReport, Trainer};
+
+/// How the probe runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProbeConfig {
+    /// Training steps.
+    pub steps: usize,
+    /// Steps before the first measurement. A LoRA's `A` has no gradient while `B` is zero, so the first
+    /// directions say nothing.
+    pub burn_in: usize,
+    /// Steps between measurements.
+    pub every: usize,
+    /// Whether the measured curvature sets the learning rates.
+    pub adapt_rates: bool,
+}
+
+/// What the probe saw.
+#[derive(Debug, Clone, Default)]
+pub struct ProbeOutcome {
+    /// The measurements, in order; every one has an entry for every group.
+    pub measurements: Vec<Measurement>,
+    /// Steps taken.
+    pub steps: usize,
+    /// Groups that stopped training before the end.
+    pub frozen: Vec<usize>,
+    /// Whether a stop was asked for.
+    pub interrupted: bool,
+}
+
+/// Decides after each measurement which groups stop training; gets all measurements so far, and answers
+/// with group numbers.
+pub type Freeze<'a> = dyn FnMut(&[Measurement]) -> Vec<usize> + 'a;
+
+/// What a probe works with.
+pub struct Probe<'a> {
+    /// The model with the superset attached.
+    pub model: &'a dyn Model,
+    /// Training rows, from which measuring batches are drawn too.
+    pub rows: Rows<'a>,
+    /// The groups; the trainer's, in the same order.
+    pub groups: &'a [Group],
+    /// Order of the rows for measuring: other batches than the training's.
+    pub measuring: TrainOrder,
+    /// The estimator.
+    pub estimator: Box<dyn Estimator>,
+    /// How it runs.
+    pub config: ProbeConfig,
+}
+
+impl Probe<'_> {
+    /// Trains and measures. `freeze` is asked after each measurement, `report` sees each step.
+    ///
+    /// # Errors
+    /// When the training diverges, or a tensor operation fails.
+    pub fn run(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+        freeze: &mut Freeze<'_>,
+        interrupt: &Interrupt,
+        report: &mut dyn FnMut(&StepReport, Option<&Measurement>),
+    ) -> Result<ProbeOutcome> {
+        let mut outcome = ProbeOutcome::default();
+        for step in 0..self.config.steps {
+            if interrupt.is_raised() {
+                outcome.interrupted = true;
+                break;
+            }
+            let is_measured =
+                step >= self.config.burn_in && (step - self.config.burn_in).is_multiple_of(self.config.every);
+            let mut measured = None;
+            let frozen = &outcome.frozen;
+            let step_report = trainer.advance(|trainer, directions| {
+                if is_measured {
+                    measured = Some(self.measure(trainer, directions, step, frozen)?);
+                }
+                Ok(())
+            })?;
+            report(&step_report, measured.as_ref());
+            outcome.steps = step + 1;
+            if let Some(measurement) = measured {
+                outcome.measurements.push(measurement);
+                let stopping: Vec<usize> = freeze(&outcome.measurements)
+                    .into_iter()
+                    .filter(|group| !outcome.frozen.contains(group))
+                    .collect();
+                if !stopping.is_empty() {
+                    outcome.frozen.extend(stopping);
+                    trainer.retain(|group| !outcome.frozen.contains(&group))?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn measure(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+        directions: &Arc<Directions>,
+        step: usize,
+        frozen: &[usize],
+    ) -> Result<Measurement> {
+        let (batch, labels) = self.rows.batch(&self.measuring.next_rows())?;
+        let active: Vec<usize> = (0..self.groups.len()).filter(|group| !frozen.contains(group)).collect();
+        let groups: Vec<&Group> = active.iter().filter_map(|number| self.groups.get(*number)).collect();
+        let rates: Vec<f64> = active
+            .iter()
+            .map(|number| trainer.rates().get(*number).copied().unwrap_or(0.0))
+            .collect();
+        let estimate = self.estimator.measure(&Point {
+            model: self.model,
+            inputs: &batch.inputs,
+            labels: &labels,
+            groups: &groups,
+            directions,
+            rates: &rates,
+            step,
+        })?;
+        let measurement = spread(&estimate, &active, &rates, self.groups.len(), step);
+        if self.config.adapt_rates {
+            let diagonal = measurement.curvature.diagonal(self.groups.len());
+            for number in active {
+                let accepted = matches!(measurement.verdict.get(number), Some(Verdict::Accepted));
+                let reference = self.groups.get(number).is_some_and(Group::is_reference);
+                if let (true, false, Some(rate)) = (accepted, reference, trainer.rates().get(number).copied()) {
+                    let slope = measurement.slope.get(number).copied().unwrap_or(0.0);
+                    let curvature = diagonal.get(number).copied().unwrap_or(0.0);
+                    trainer.set_rate(number, next_rate(rate, optimal_rate(slope, curvature)));
+                }
+            }
+        }
+        Ok(measurement)
+    }
+}
+
+/// An estimate of the active groups as a measurement of all.
+fn spread(estimate: &Estimate, active: &[usize], rates: &[f64], groups: usize, step: usize) -> Measurement {
+    let mut slope = vec![0.0; groups];
+    let mut verdict = vec![Verdict::Frozen; groups];
+    let count = active.len();
+    for (position, number) in active.iter().enumerate() {
+        let b = estimate.slope.get(position).copied().unwrap_or(0.0);
+        let a = match &estimate.curvature {
+            CurvatureEstimate::Diagonal(diagonal) => diagonal.get(position),
+            CurvatureEstimate::Full(matrix) => matrix.get(position * count + position),
+        };
+        let r2 = estimate.fit.as_ref().and_then(|fit| fit.get(position)).copied();
+        // A slope that a step of the present rate cannot tell from the noise of the loss.
+        let rate = rates.get(position).copied().unwrap_or(0.0);
+        let floor = if rate > 0.0 { estimate.noise / rate } else { 0.0 };
+        if let Some(entry) = slope.get_mut(*number) {
+            *entry = b;
+        }
+        if let Some(entry) = verdict.get_mut(*number) {
+            *entry = judge(b, a.copied().unwrap_or(0.0), r2, floor);
+        }
+    }
+    let curvature = match &estimate.curvature {
+        CurvatureEstimate::Diagonal(diagonal) => {
+            let mut all = vec![0.0; groups];
+            for (number, a) in active.iter().zip(diagonal) {
+                if let Some(entry) = all.get_mut(*number) {
+                    *entry = *a;
+                }
+            }
+            Curvature::Diagonal(all)
+        }
+        CurvatureEstimate::Full(matrix) => {
+            let mut all = vec![0.0; groups * groups];
+            for (i, row) in active.iter().zip(matrix.chunks(count.max(1))) {
+                for (j, a) in active.iter().zip(row) {
+                    if let Some(entry) = all.get_mut(i * groups + j) {
+                        *entry = *a;
+                    }
+                }
+            }
+            Curvature::Full(all)
+        }
+    };
+    Measurement {
+        step,
+        slope,
+        curvature,
+        verdict,
+        loss: estimate.loss,
+        noise_floor: estimate.noise,
+    }
+}

@@ -1,0 +1,62 @@
+//! `autopeft.json`: what is needed to use an export again, and what no foreign format has a place for.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Labels;
+use crate::error::{Error, Result};
+use crate::recipe::{Pooling, Target};
+
+/// Name of the file.
+pub const MANIFEST_FILE: &str = "autopeft.json";
+/// Version of its layout.
+const SCHEMA: u32 = 1;
+
+/// How an export is used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the layout.
+    pub schema: u32,
+    /// The base model: a folder, a hub id, or `embedded:quickstart`.
+    pub base_model: String,
+    /// Revision of a hub id.
+    pub revision: String,
+    /// `model_type` of the base model.
+    pub model_type: String,
+    /// Class names, by number.
+    pub labels: Labels,
+    /// How the encoder's output becomes one vector.
+    pub pooling: Pooling,
+    /// Tokens a row is cut to.
+    pub max_length: usize,
+    /// Who is meant to load it.
+    pub target: Target,
+    /// Whether rows are pairs of texts.
+    pub pairs: bool,
+}
+
+impl Manifest {
+    /// The version of the layout that this program writes.
+    pub const SCHEMA: u32 = SCHEMA;
+
+    /// Reads the manifest of an export.
+    ///
+    /// # Errors
+    /// When the folder is no export of this program, or of a later version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST_FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+        let manifest: Self = serde_json::from_str(&text).map_err(|error| Error::Malformed {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        if manifest.schema != SCHEMA {
+            return Err(Error::Malformed {
+                path,
+                reason: format!("its layout is version {}, this program reads {SCHEMA}", manifest.schema),
+            });
+        }
+        Ok(manifest)
+    }
+}

@@ -1,0 +1,178 @@
+//! AdamW with one learning rate for each parameter, over flat buffers.
+//!
+//! `m ← β₁ m + (1-β₁) G`, `v ← β₂ v + (1-β₂) G²`, direction `g = m̂ / (√v̂ + ε)`, then
+//! `w ← w - η (g + λ w)`. Source: Loshchilov and Hutter 2017, <https://arxiv.org/abs/1711.05101>,
+//! algorithm 2. The direction is a step of its own, since the probe measures along it; the moments
+//! advance once for each direction, never in a measurement.
+
+use std::sync::Arc;
+
+use autopeft_adapters::{Directions, Gradients, Kind, Parameter, Part};
+use candle_core::{D, Tensor};
+
+use crate::error::Result;
+
+/// Settings of [`AdamW`]; names as in the literature.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment, `β₁`.
+    pub beta1: f64,
+    /// Decay of the second moment, `β₂`.
+    pub beta2: f64,
+    /// `ε`.
+    pub epsilon: f64,
+    /// `λ`, for matrices; biases and norms do not decay.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; a longer one is scaled down to it.
+    pub clip: Option<f64>,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: Some(1.0),
+        }
+    }
+}
+
+/// The optimizer, with its moments.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    parameters: Vec<Arc<Parameter>>,
+    moments: Option<(Tensor, Tensor)>,
+    steps: i32,
+}
+
+impl AdamW {
+    /// An optimizer of these parameters.
+    pub fn new(parameters: Vec<Arc<Parameter>>, config: AdamWConfig) -> Self {
+        Self {
+            config,
+            parameters,
+            moments: None,
+            steps: 0,
+        }
+    }
+
+    /// The parameters, in the order of the flat buffers.
+    pub fn parameters(&self) -> &[Arc<Parameter>] {
+        &self.parameters
+    }
+
+    /// Advances the moments by one gradient and returns the direction, flat. A parameter that the
+    /// backward pass did not reach counts as having a gradient of zero.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn direction(&mut self, gradients: &Gradients) -> Result<Tensor> {
+        let parts = self
+            .parameters
+            .iter()
+            .map(|parameter| match gradients.get(parameter.index()) {
+                Some(gradient) => gradient.flatten_all(),
+                None => parameter.initial().zeros_like()?.flatten_all(),
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let mut gradient = Tensor::cat(&parts, 0)?;
+        if let Some(limit) = self.config.clip {
+            let norm = norm(&gradient)?;
+            if norm > limit {
+                gradient = (gradient * (limit / norm))?;
+            }
+        }
+        let AdamWConfig {
+            beta1, beta2, epsilon, ..
+        } = self.config;
+        let (first, second) = match self.moments.take() {
+            Some((first, second)) => (
+                ((first * beta1)? + (&gradient * (1.0 - beta1))?)?,
+                ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?,
+            ),
+            None => ((&gradient * (1.0 - beta1))?, (gradient.sqr()? * (1.0 - beta2))?),
+        };
+        self.steps += 1;
+        let first_hat = (&first / (1.0 - beta1.powi(self.steps)))?;
+        let second_hat = (&second / (1.0 - beta2.powi(self.steps)))?;
+        self.moments = Some((first, second));
+        Ok((first_hat / (second_hat.sqrt()? + epsilon)?)?)
+    }
+
+    /// A flat direction as one tensor for each parameter.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn split(&self, flat: &Tensor) -> Result<Directions> {
+        let mut start = 0;
+        let mut directions = Directions::default();
+        for parameter in &self.parameters {
+            let shape = parameter.initial().shape();
+            let part = flat.narrow(D::Minus1, start, shape.elem_count())?.reshape(shape)?;
+            directions.insert(parameter.index(), part);
+            start += shape.elem_count();
+        }
+        Ok(directions)
+    }
+
+    /// Takes the step `w ← w - η (g + λ w)` with the rate that `rate` gives for each parameter.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn apply(&self, directions: &Directions, rate: impl Fn(&Parameter) -> f64) -> Result<()> {
+        for parameter in &self.parameters {
+            let Some(direction) = directions.get(parameter.index()) else {
+                continue;
+            };
+            let rate = rate(parameter);
+            if rate == 0.0 {
+                continue;
+            }
+            let mut value = parameter.value();
+            if decays(parameter) && self.config.weight_decay > 0.0 {
+                value = (value * (1.0 - rate * self.config.weight_decay))?;
+            }
+            parameter.set(&(value - (direction * rate)?)?)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with fewer parameters, keeping their moments.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn retain(&mut self, keep: impl Fn(&Parameter) -> bool) -> Result<()> {
+        if let Some((first, second)) = &self.moments {
+            let mut start = 0;
+            let mut kept = (Vec::new(), Vec::new());
+            for parameter in &self.parameters {
+                let count = parameter.elem_count();
+                if keep(parameter) {
+                    kept.0.push(first.narrow(0, start, count)?);
+                    kept.1.push(second.narrow(0, start, count)?);
+                }
+                start += count;
+            }
+            self.moments = if kept.0.is_empty() {
+                None
+            } else {
+                Some((Tensor::cat(&kept.0, 0)?, Tensor::cat(&kept.1, 0)?))
+            };
+        }
+        self.parameters.retain(|parameter| keep(parameter));
+        Ok(())
+    }
+}
+
+fn decays(parameter: &Parameter) -> bool {
+    let is_bias = matches!(parameter.part(), Part::Bias | Part::DownBias | Part::UpBias);
+    !is_bias && parameter.kind() != Kind::Norm
+}
+
+fn norm(flat: &Tensor) -> Result<f64> {
+    let numbers = flat.to_dtype(candle_core::DType::F64)?;
+    Ok(numbers.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
+}

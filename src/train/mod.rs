@@ -1,0 +1,11 @@
+//! Training and evaluation: the optimizer, the schedule, the steps, and the value on held-out rows.
+
+mod adamw;
+mod evaluate;
+mod schedule;
+mod trainer;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use evaluate::{evaluate, logits};
+pub use schedule::{Schedule, ScheduleKind};
+pub use trainer::{Rows, StepReport, Trainer, TrainerConfig};

@@ -1,0 +1,61 @@
+//! The learning rate over a run: a linear warm-up, then constant or linear to zero.
+
+use serde::{Deserialize, Serialize};
+
+/// What follows the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// Linear to zero at the last step.
+    Linear,
+    /// Constant.
+    Constant,
+}
+
+/// Factor of the learning rate by step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// What follows the warm-up.
+    pub kind: ScheduleKind,
+    /// Share of the steps that warm up, 0 to 1.
+    pub warmup: f64,
+    /// Steps of the whole run.
+    pub steps: usize,
+}
+
+impl Schedule {
+    /// The factor at `step`, counted from 0. In (0, 1] within the run.
+    pub fn factor(&self, step: usize) -> f64 {
+        let warmup = (self.warmup * self.steps as f64).round();
+        let position = step as f64;
+        if position < warmup {
+            return (position + 1.0) / (warmup + 1.0);
+        }
+        match self.kind {
+            ScheduleKind::Constant => 1.0,
+            ScheduleKind::Linear => {
+                let rest = (self.steps as f64 - warmup).max(1.0);
+                ((self.steps as f64 - position) / rest).clamp(0.0, 1.0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linear_rises_to_one_and_falls_towards_zero() {
+        let schedule = Schedule {
+            kind: ScheduleKind::Linear,
+            warmup: 0.1,
+            steps: 100,
+        };
+        let factors: Vec<f64> = (0..100).map(|step| schedule.factor(step)).collect();
+        assert!(factors[..10].windows(2).all(|pair| pair[0] < pair[1]));
+        assert!((factors[10] - 1.0).abs() < 1e-12);
+        assert!(factors[10..].windows(2).all(|pair| pair[0] > pair[1]));
+        assert!(factors.iter().all(|factor| *factor > 0.0));
+    }
+}

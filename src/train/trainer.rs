@@ -1,0 +1,200 @@
+//! Training steps of the groups that are trained at present, each with its own learning rate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use autopeft_adapters::{Directions, Gradients, Pass, State, ops};
+use candle_core::{DType, Device};
+
+use super::adamw::AdamW;
+use super::schedule::Schedule;
+use super::AdamWConfig;
+use crate::data::{Batch, DataError, Encoded, Padding, TrainOrder, collate};
+use crate::error::{Error, Result};
+use crate::groups::Group;
+use crate::models::Model;
+
+/// The rows that training and measuring draw from.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Token ids and labels.
+    pub encoded: &'a Encoded,
+    /// How batches are padded.
+    pub padding: Padding,
+    /// Where they go.
+    pub device: &'a Device,
+}
+
+impl Rows<'_> {
+    /// The batch of these rows, with their labels.
+    ///
+    /// # Errors
+    /// When a row has no label, or the device refuses.
+    pub fn batch(&self, rows: &[usize]) -> Result<(Batch, Vec<u32>)> {
+        let batch = collate(self.encoded, rows, self.padding, self.device)?;
+        let Some(labels) = &batch.labels else {
+            return Err(DataError::NoBatches.into());
+        };
+        let labels = labels.to_device(&Device::Cpu)?.to_vec1()?;
+        Ok((batch, labels))
+    }
+}
+
+/// Settings of [`Trainer`].
+#[derive(Debug, Clone, Copy)]
+pub struct TrainerConfig {
+    /// The optimizer's.
+    pub optimizer: AdamWConfig,
+    /// Factor of all learning rates by step.
+    pub schedule: Schedule,
+    /// Batches whose gradients are averaged for one step.
+    pub accumulate: usize,
+    /// Seed of the dropout masks.
+    pub seed: u64,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Steps taken, this one included.
+    pub step: usize,
+    /// Mean loss of the training batch before the step.
+    pub loss: f64,
+    /// Tokens read, padding not counted.
+    pub tokens: usize,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Trains a model's groups, step by step.
+pub struct Trainer<'a> {
+    model: &'a dyn Model,
+    rows: Rows<'a>,
+    order: TrainOrder,
+    config: TrainerConfig,
+    optimizer: AdamW,
+    groups: &'a [Group],
+    rates: Vec<f64>,
+    group_of: HashMap<usize, usize>,
+    step: usize,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer of all `groups`, with a learning rate for each. What is not trained is left out by
+    /// [`Trainer::retain`].
+    pub fn new(
+        model: &'a dyn Model,
+        rows: Rows<'a>,
+        order: TrainOrder,
+        groups: &'a [Group],
+        rates: Vec<f64>,
+        config: TrainerConfig,
+    ) -> Self {
+        let parameters = groups.iter().flat_map(|group| group.parameters.iter().cloned()).collect();
+        let group_of = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(number, group)| group.parameters.iter().map(move |p| (p.index(), number)))
+            .collect();
+        Self {
+            model,
+            rows,
+            order,
+            config,
+            optimizer: AdamW::new(parameters, config.optimizer),
+            groups,
+            rates,
+            group_of,
+            step: 0,
+        }
+    }
+
+    /// Steps taken.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Learning rate of each group, before the schedule's factor.
+    pub fn rates(&self) -> &[f64] {
+        &self.rates
+    }
+
+    /// Changes the learning rate of one group.
+    pub fn set_rate(&mut self, group: usize, rate: f64) {
+        if let Some(entry) = self.rates.get_mut(group) {
+            *entry = rate;
+        }
+    }
+
+    /// Goes on with the groups for which `keep` holds. The others are frozen where they are, and lose
+    /// their moments.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) -> Result<()> {
+        for (number, group) in self.groups.iter().enumerate() {
+            if !keep(number) && group.parameters.iter().any(|p| p.state() == State::Trainable) {
+                group.set_state(State::Frozen);
+            }
+        }
+        let group_of = &self.group_of;
+        self.optimizer
+            .retain(|parameter| group_of.get(&parameter.index()).is_some_and(|group| keep(*group)))
+    }
+
+    /// One step. `measure` sees the update direction before the step is taken, and may change rates.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the loss is not finite, before anything was changed; and when a tensor
+    /// operation fails.
+    pub fn advance(
+        &mut self,
+        measure: impl FnOnce(&mut Self, &Arc<Directions>) -> Result<()>,
+    ) -> Result<StepReport> {
+        let start = Instant::now();
+        let (loss, tokens, gradients) = self.gradients()?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step: self.step, loss });
+        }
+        let flat = self.optimizer.direction(&gradients)?;
+        let directions = Arc::new(self.optimizer.split(&flat)?);
+        measure(self, &directions)?;
+        let factor = self.config.schedule.factor(self.step);
+        let (rates, group_of) = (&self.rates, &self.group_of);
+        self.optimizer.apply(&directions, |parameter| {
+            let group = group_of.get(&parameter.index());
+            factor * group.and_then(|group| rates.get(*group)).copied().unwrap_or(0.0)
+        })?;
+        self.step += 1;
+        Ok(StepReport {
+            step: self.step,
+            loss,
+            tokens,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn gradients(&mut self) -> Result<(f64, usize, Gradients)> {
+        let mut sum = Gradients::default();
+        let (mut loss, mut tokens) = (0.0, 0);
+        for part in 0..self.config.accumulate {
+            let (batch, _) = self.rows.batch(&self.order.next_rows())?;
+            let draw = (self.step * self.config.accumulate + part) as u64;
+            let pass = Pass::train(self.config.seed.rotate_left(24) ^ draw);
+            let logits = self.model.forward(&batch.inputs, &pass)?;
+            let Some(labels) = &batch.labels else {
+                return Err(DataError::NoBatches.into());
+            };
+            let value = ops::cross_entropy(&logits, labels)?;
+            loss += value.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            tokens += batch.num_tokens;
+            sum.accumulate(pass.backward(&value)?)?;
+        }
+        let parts = self.config.accumulate as f64;
+        if self.config.accumulate > 1 {
+            sum.scale(1.0 / parts)?;
+        }
+        Ok((loss / parts, tokens, sum))
+    }
+}

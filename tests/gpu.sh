@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Runs every test that needs an NVIDIA GPU, then the quickstart on it. Where there is no GPU it fails: it never skips.
+#
+#     bash tests/gpu.sh              build and run on this machine
+#     bash tests/gpu.sh build DIR    build only, into DIR; needs no GPU (set CUDA_COMPUTE_CAP to the GPU's, e.g. 90)
+#     bash tests/gpu.sh run DIR      run what `build` put into DIR; needs no Rust and no compiler, just the CUDA libraries
+#
+# The device tests are those marked `#[ignore = "needs a GPU"]` with `gpu` or `cuda` in their names. The CUDA toolkit is the
+# installed one, or that of .ci/cuda-toolkit.sh. Release build, so that tests and quickstart share it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+filters=(gpu cuda)
+
+fail() { printf 'gpu: %s\n' "$1" >&2; exit 1; }
+
+require_gpu() {
+    if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+        [ -e /dev/nvidia0 ] || fail "this machine has no NVIDIA GPU (no nvidia-smi, no /dev/nvidia0), and these tests need one"
+    fi
+}
+
+use_toolkit() {
+    if [ -z "${CUDA_HOME:-}" ] && [ -x /usr/local/cuda/bin/nvcc ]; then export CUDA_HOME=/usr/local/cuda; fi
+    if [ -n "${CUDA_HOME:-}" ]; then export PATH="$CUDA_HOME/bin:$PATH"; fi
+    if ! command -v nvcc >/dev/null; then
+        local exports
+        exports=$(bash .ci/cuda-toolkit.sh)
+        eval "$exports"
+    fi
+    nvcc --version | grep release
+}
+
+build() { # build FOLDER: the test programs, their list, and the binary
+    use_toolkit
+    local messages
+    messages=$(mktemp)
+    cargo build --locked --release --features cuda --bin autopeft
+    cargo test --locked --release --workspace --features cuda --no-run --message-format=json-render-diagnostics >"$messages"
+    local target="${CARGO_TARGET_DIR:-$root/target}"
+    mkdir -p "$1"
+    rm -rf "$1/tests" "$1/tests.list"
+    mkdir "$1/tests"
+    cp "$target/release/autopeft" "$1/autopeft"
+    echo "$root" >"$1/root"
+    echo "$target/release/autopeft" >"$1/binary"
+    # One line a test program: its package's folder, and the program.
+    sed -n 's/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1 \2/p' \
+        "$messages" | while read -r package program; do
+        cp "$program" "$1/tests/"
+        echo ".${package#"$root"} tests/$(basename "$program")" >>"$1/tests.list"
+    done
+    rm "$messages"
+    [ -s "$1/tests.list" ] || fail "cargo built no test programs"
+}
+
+use_libraries() { # the CUDA libraries may lie in a toolkit, or in Python's wheels
+    local wheels folder
+    wheels=$(python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null | head -1) || true
+    for folder in "${CUDA_HOME:-/usr/local/cuda}"/{lib64,lib} ${wheels:+"$wheels"/*/lib}; do
+        if [ -e "$folder" ]; then export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder"; fi
+    done
+    local missing
+    missing=$(ldd "$1" | awk '/not found/ { printf "%s ", $1 }')
+    [ -z "$missing" ] || fail "the CUDA binary needs ${missing% }, which no library folder has; install CUDA's runtime libraries"
+}
+
+run() { # run FOLDER
+    local folder program package output ran=0 count
+    folder=$(cd "$1" && pwd)
+    use_libraries "$folder/autopeft"
+    nvidia-smi -L 2>/dev/null || true
+
+    # Tests know fixtures and the binary by the paths of the build.
+    local built_root built_binary
+    built_root=$(cat "$folder/root")
+    built_binary=$(cat "$folder/binary")
+    if [ ! -e "$built_root" ]; then
+        mkdir -p "$(dirname "$built_root")"
+        ln -s "$root" "$built_root"
+        echo "gpu: linked $built_root to $root, where the tests were built"
+    fi
+    if [ ! -e "$built_binary" ]; then
+        mkdir -p "$(dirname "$built_binary")"
+        cp "$folder/autopeft" "$built_binary"
+    fi
+
+    output=$(mktemp)
+    while read -r package program; do
+        count=$("$folder/$program" --list --ignored "${filters[@]}" | grep -c ': test$') || continue
+        echo "gpu: $count tests of $program"
+        (cd "$root/$package" && "$folder/$program" --ignored --test-threads=1 "${filters[@]}") |
+            tee -a "$output"
+        ran=$((ran + count))
+    done <"$folder/tests.list"
+    [ "$ran" -gt 0 ] || fail "no test is marked as a device test"
+
+    local result
+    result=$(mktemp -d)
+    "$folder/autopeft" select --device cuda --out "$result/out"
+    [ -s "$result/out/adapter_model.safetensors" ] || fail "\`select --device cuda\` made no adapter"
+    rm -rf "$result"
+    echo "gpu: $ran device tests and the quickstart passed"
+    grep -h '^test result:' "$output"
+    rm "$output"
+}
+
+case "${1:-all}" in
+    all)
+        require_gpu
+        build "$root/target/gpu-tests"
+        run "$root/target/gpu-tests"
+        ;;
+    build) build "${2:?usage: bash tests/gpu.sh build DIR}" ;;
+    run)
+        require_gpu
+        run "${2:?usage: bash tests/gpu.sh run DIR}"
+        ;;
+    *) fail "unknown argument \`$1\`; see the head of tests/gpu.sh" ;;
+esac
