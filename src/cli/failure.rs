@@ -10,6 +10,7 @@ use std::error::Error;
 use std::io;
 
 use super::printer::Printer;
+use super::status::ExitStatus;
 use super::style::{Role, paint};
 use crate::progress::{Event, EventKind};
 use crate::recipe::RecipeError;
@@ -59,15 +60,25 @@ pub fn show(error: &anyhow::Error, printer: &Printer) {
     let _ = printer.event(&Event::new(EventKind::Error, &fields));
 }
 
-/// Whether the error is a pipe closed by its reader, which is no error of ours.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    find::<io::Error>(error).is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+/// How the program ends with this error. Some are no faults: an answer of "no", a stop by the user, a reader that has
+/// seen enough.
+pub fn status_of(error: &anyhow::Error) -> ExitStatus {
+    if find::<io::Error>(error).is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitStatus::Done;
+    }
+    match find::<crate::Error>(error) {
+        Some(crate::Error::Interrupted { .. }) => ExitStatus::Interrupted,
+        Some(crate::Error::Select(error)) if error.is_answer_no() => ExitStatus::No,
+        _ => ExitStatus::Error,
+    }
 }
 
-/// What the error's own type says to do. A new error type of the library gets a line here.
+/// What the error's own type says to do.
 fn hint_of(error: &anyhow::Error) -> Option<String> {
-    let recipe = find::<RecipeError>(error).and_then(RecipeError::hint);
-    recipe.or_else(|| find::<Failure>(error).and_then(|failure| failure.hint.clone()))
+    let library = find::<crate::Error>(error).and_then(crate::Error::hint);
+    let recipe = || find::<RecipeError>(error).and_then(RecipeError::hint);
+    let own = || find::<Failure>(error).and_then(|failure| failure.hint.clone());
+    library.or_else(recipe).or_else(own)
 }
 
 /// The first error of this type, whether it was given as a context or is a cause.
@@ -107,6 +118,7 @@ fn render(error: &anyhow::Error, hint: Option<&str>, color: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::select::SelectError;
 
     #[test]
     fn an_error_says_what_where_why_and_what_to_do() {
@@ -145,9 +157,33 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_found_below_its_context() {
-        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))
-            .context("cannot show the result");
-        assert!(is_broken_pipe(&pipe));
-        assert!(!is_broken_pipe(&anyhow::anyhow!("another error")));
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(
+            status_of(&pipe.context("cannot show the result")),
+            ExitStatus::Done
+        );
+        assert_eq!(
+            status_of(&anyhow::anyhow!("another error")),
+            ExitStatus::Error
+        );
+    }
+
+    #[test]
+    fn an_answer_of_no_and_a_stop_are_no_faults() {
+        let unreachable = SelectError::Unreachable {
+            budget: 5,
+            smallest: 384,
+        };
+        let no = anyhow::Error::new(crate::Error::from(unreachable));
+        assert_eq!(status_of(&no), ExitStatus::No);
+        assert_eq!(
+            render(&no, hint_of(&no).as_deref(), false),
+            "error: no group fits a budget of 5 parameters; the smallest useful group has 384\n\
+             hint: the smallest reachable budget is `384`\n"
+        );
+        let stopped = anyhow::Error::new(crate::Error::Interrupted { path: "out".into() });
+        assert_eq!(status_of(&stopped), ExitStatus::Interrupted);
+        let fault = anyhow::Error::new(crate::Error::from(SelectError::NoGroups));
+        assert_eq!(status_of(&fault), ExitStatus::Error);
     }
 }

@@ -45,10 +45,12 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     let printer = Arc::new(cli.global.printer());
     match commands::run(&cli.command, &printer) {
         Ok(status) => status,
-        Err(error) if failure::is_broken_pipe(&error) => ExitStatus::Done,
         Err(error) => {
-            failure::show(&error, &printer);
-            ExitStatus::Error
+            let status = failure::status_of(&error);
+            if status != ExitStatus::Done {
+                failure::show(&error, &printer);
+            }
+            status
         }
     }
 }

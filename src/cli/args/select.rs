@@ -241,7 +241,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("`--budget 0`, `select.budget`: a budget of 0 keeps nothing"),
+            error.contains("`--budget 0`, `select.budget`: the budget `0` is not positive"),
             "{error}"
         );
         assert!(
