@@ -44,7 +44,7 @@ impl BaseModel {
             });
         }
         let mut options = HubOptions::from_env();
-        options.revision = revision.to_string();
+        options.revision = Some(revision.to_string());
         let files = hub::resolve_with_progress(name, &options, report)?;
         let Some(path) = &files.tokenizer else {
             return Err(Error::Tokenizer {

@@ -113,9 +113,11 @@ pub fn collate(
             source,
         })?;
     Ok(Batch {
-        input_ids,
-        token_type_ids,
-        attention_mask,
+        inputs: Inputs {
+            input_ids,
+            token_type_ids,
+            attention_mask,
+        },
         labels,
         rows: rows.to_vec(),
         num_tokens,

@@ -161,6 +161,20 @@ impl Role {
     }
 }
 
+impl fmt::Display for Columns {
+    /// What was taken for what, such as ``text from `sentence`, label from `label` ``.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "text from `{}`", self.text)?;
+        if let Some(pair) = &self.pair {
+            write!(f, ", pair from `{pair}`")?;
+        }
+        if let Some(label) = &self.label {
+            write!(f, ", label from `{label}`")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,6 +1,11 @@
 //! Parquet, read row by row, only the columns asked for.
 
-use std::{fs::File, io::Write, sync::Arc};
+use std::{
+    fs::File,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use parquet::{
     basic::{ConvertedType, Repetition, Type as Physical},
@@ -31,8 +36,8 @@ impl ParquetTable {
         if handle.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             return Err(DataError::Empty { file });
         }
-        let reader =
-            SerializedFileReader::new(handle).map_err(|error| fault(&file, None, &error))?;
+        let reader = guarded(&file, || SerializedFileReader::new(handle))?
+            .map_err(|error| fault(&file, None, &error))?;
         Ok(Self { file, reader })
     }
 
@@ -59,6 +64,10 @@ impl ParquetTable {
             .with_fields(fields)
             .build()
             .map_err(|error| fault(&self.file, None, &error))?;
+        guarded(&self.file, || self.read(projection, wanted))?
+    }
+
+    fn read(&self, projection: Type, wanted: &[&str]) -> Result<Vec<RawRow>, DataError> {
         let rows = self
             .reader
             .get_row_iter(Some(projection))
@@ -179,6 +188,16 @@ fn handle(source: &Source) -> Result<File, DataError> {
         }),
     };
     handle.map_err(|source| DataError::Read { path, source })
+}
+
+/// Runs the reader, which panics on some damaged files, and makes an error of the panic.
+fn guarded<T>(file: &str, read: impl FnOnce() -> T) -> Result<T, DataError> {
+    // What the closure held is dropped with the error, so no broken state is seen again.
+    catch_unwind(AssertUnwindSafe(read)).map_err(|_| DataError::Parquet {
+        file: file.into(),
+        row: None,
+        message: "the content is damaged".into(),
+    })
 }
 
 fn fault(file: &str, row: Option<usize>, error: &ParquetError) -> DataError {

@@ -270,6 +270,26 @@ fn broken_parquet_is_told() {
 }
 
 #[test]
+fn no_damaged_byte_of_a_parquet_file_ends_the_program() {
+    let whole = parquet_file(&["a", "b"], Column::Texts(&["x", "y"]), None);
+    let mut refused = 0;
+    for position in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[position] ^= 0xff;
+        let source = Source::Memory {
+            name: "m".into(),
+            format: Format::Parquet,
+            bytes: bytes.into(),
+        };
+        match load_unlabelled(&source, &ColumnNames::default(), false) {
+            Ok(_) => (),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > whole.len() / 4, "{refused} of {}", whole.len());
+}
+
+#[test]
 fn a_missing_file_or_folder_is_named() {
     let files = Files::new();
     for path in [

@@ -67,6 +67,41 @@ impl Measurement {
         Ok(Some(Coupled { slope, curvature }))
     }
 
+    /// The same measurement over all groups, where only those marked in `measured` took part: the others are frozen,
+    /// with zeros for numbers.
+    ///
+    /// # Errors
+    /// When the lengths do not fit, or `measured` does not mark as many groups as were measured.
+    pub fn spread(&self, measured: &[bool]) -> Result<Self, InfluenceError> {
+        let at: Vec<usize> = (0..measured.len()).filter(|&group| measured[group]).collect();
+        self.check(at.len())?;
+        let count = measured.len();
+        let mut all = Self {
+            slope: vec![0.0; count],
+            verdict: vec![Verdict::Frozen; count],
+            curvature: match self.curvature {
+                Curvature::Diagonal(_) => Curvature::Diagonal(vec![0.0; count]),
+                Curvature::Full(_) => Curvature::Full(vec![0.0; count * count]),
+            },
+            ..*self
+        };
+        for (from, &to) in at.iter().enumerate() {
+            all.slope[to] = self.slope[from];
+            all.verdict[to] = self.verdict[from];
+            match (&self.curvature, &mut all.curvature) {
+                (Curvature::Diagonal(some), Curvature::Diagonal(all)) => all[to] = some[from],
+                (Curvature::Full(some), Curvature::Full(all)) => {
+                    let row = some.iter().skip(from * at.len());
+                    row.zip(&at)
+                        .for_each(|(&entry, &column)| all[to * count + column] = entry);
+                }
+                (Curvature::Diagonal(_), Curvature::Full(_))
+                | (Curvature::Full(_), Curvature::Diagonal(_)) => {}
+            }
+        }
+        Ok(all)
+    }
+
     /// # Errors
     /// When a length is not that of `groups` groups.
     fn check(&self, groups: usize) -> Result<(), InfluenceError> {
@@ -182,6 +217,31 @@ pub fn judge(slope: f64, curvature: f64, r2: Option<f64>, floor: f64) -> Verdict
         // Also a fit of unknown quality, not a number.
         Some(r2) => Verdict::PoorFit { r2 },
     }
+}
+
+/// Judges all groups of a measurement; `fit` holds a coefficient of determination a group, if the estimator has one.
+pub fn judge_all(slope: &[f64], curvature: &Curvature, fit: Option<&[f64]>, floor: f64) -> Vec<Verdict> {
+    let diagonal = curvature.diagonal(slope.len());
+    let rows = slope.iter().zip(diagonal).enumerate();
+    rows.map(|(k, (&b, a))| judge(b, a, fit.and_then(|fit| fit.get(k)).copied(), floor))
+        .collect()
+}
+
+/// Share of the strongest group's tangent below which another group's is taken for rounding, in single precision.
+/// An assumption: two decimal digits above the 7 that an `f32` holds.
+const ROUNDING: f64 = 1e-5;
+
+/// A floor for [`judge`] from the curvatures `A_kk` of one measurement in single precision.
+///
+/// The root of a Gauss-Newton curvature is the typical size of the group's effect on the logits, and `|b|` is of that
+/// size or below, so the strongest group tells how large rounding can be.
+pub fn rounding_floor(diagonal: &[f64]) -> f64 {
+    let largest = diagonal
+        .iter()
+        .copied()
+        .filter(|a| a.is_finite())
+        .fold(0.0, f64::max);
+    ROUNDING * largest.sqrt()
 }
 
 /// Rate that minimises the parabola, `b/A`; `None` when it has no minimum at a positive rate.

@@ -279,6 +279,46 @@ fn a_full_curvature_scores_like_its_diagonal() {
 }
 
 #[test]
+fn a_measurement_of_some_groups_spreads_over_all() {
+    let full = Curvature::Full(vec![2.0, 0.7, 0.7, 4.0]);
+    let some = Measurement {
+        curvature: full,
+        ..measurement(1, &[(1.0, 2.0), (3.0, 4.0)])
+    };
+    let all = some.spread(&[false, true, true]).unwrap();
+    assert_eq!(all.slope, [0.0, 1.0, 3.0]);
+    assert_eq!(
+        all.curvature,
+        Curvature::Full(vec![0.0, 0.0, 0.0, 0.0, 2.0, 0.7, 0.0, 0.7, 4.0])
+    );
+    assert_eq!(
+        all.verdict,
+        [Verdict::Frozen, Verdict::Accepted, Verdict::Accepted]
+    );
+    let diagonal = measurement(1, &[(1.0, 2.0), (3.0, 4.0)])
+        .spread(&[true, false, true])
+        .unwrap();
+    assert_eq!(diagonal.curvature, Curvature::Diagonal(vec![2.0, 0.0, 4.0]));
+    assert_eq!(some.spread(&[true, true]).unwrap(), some);
+    assert!(some.spread(&[true, false]).is_err());
+}
+
+#[test]
+fn a_group_of_pure_rounding_is_told_from_the_others_by_their_curvature() {
+    let curvature = Curvature::Diagonal(vec![4.0, 1e-4, 1e-13]);
+    let floor = rounding_floor(&curvature.diagonal(3));
+    assert_eq!(
+        judge_all(&[0.5, 2e-3, 1e-7], &curvature, None, floor),
+        [Verdict::Accepted, Verdict::Accepted, Verdict::InsufficientSignal]
+    );
+    let fit = [0.5, 1.0, 1.0];
+    assert_eq!(
+        judge_all(&[0.5, 2e-3, 1e-7], &curvature, Some(&fit), 0.0)[0],
+        Verdict::PoorFit { r2: 0.5 }
+    );
+}
+
+#[test]
 fn lengths_that_do_not_fit_are_refused() {
     let fine = measurement(8, &[(1.0, 1.0)]);
     let run = |measurement: Measurement| score(&[measurement], &[1], &ScoreOptions::default()).unwrap_err();
