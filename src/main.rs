@@ -1,3 +1,7 @@
-//! The `autopeft` program.
+//! The `autopeft` program; the work is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    autopeft::cli::run(std::env::args_os()).into()
+}

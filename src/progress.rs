@@ -100,7 +100,9 @@ impl Event {
             Ok(Value::Object(fields)) => fields,
             Ok(Value::Null) => Map::new(),
             Ok(value) => Map::from_iter([("value".to_owned(), value)]),
-            Err(error) => Map::from_iter([("unreadable".to_owned(), Value::String(error.to_string()))]),
+            Err(error) => {
+                Map::from_iter([("unreadable".to_owned(), Value::String(error.to_string()))])
+            }
         };
         Self { kind, fields }
     }
@@ -118,7 +120,10 @@ impl Event {
     /// One line of JSON; `schema` is written into it where given.
     pub fn line(&self, schema: Option<u32>) -> String {
         let mut object = Map::new();
-        object.insert("event".to_owned(), serde_json::to_value(self.kind).unwrap_or_default());
+        object.insert(
+            "event".to_owned(),
+            serde_json::to_value(self.kind).unwrap_or_default(),
+        );
         if let Some(schema) = schema {
             object.insert("schema".to_owned(), schema.into());
         }
@@ -149,15 +154,27 @@ mod tests {
 
     #[test]
     fn an_event_is_one_flat_line() {
-        let event = Event::new(EventKind::Influence, &json!({"group": "a\nb", "influence": f64::NAN}));
-        assert_eq!(event.line(Some(1)), r#"{"event":"influence","schema":1,"group":"a\nb","influence":null}"#);
-        assert_eq!(event.line(None), r#"{"event":"influence","group":"a\nb","influence":null}"#);
+        let event = Event::new(
+            EventKind::Influence,
+            &json!({"group": "a\nb", "influence": f64::NAN}),
+        );
+        assert_eq!(
+            event.line(Some(1)),
+            r#"{"event":"influence","schema":1,"group":"a\nb","influence":null}"#
+        );
+        assert_eq!(
+            event.line(None),
+            r#"{"event":"influence","group":"a\nb","influence":null}"#
+        );
     }
 
     #[test]
     fn fields_cannot_hide_the_kind() {
         let event = Event::new(EventKind::Step, &json!({"event": "other"}));
         assert_eq!(event.line(None), r#"{"event":"step"}"#);
-        assert_eq!(Event::new(EventKind::Note, &"text").line(None), r#"{"event":"note","value":"text"}"#);
+        assert_eq!(
+            Event::new(EventKind::Note, &"text").line(None),
+            r#"{"event":"note","value":"text"}"#
+        );
     }
 }

@@ -142,7 +142,7 @@ rank: 8
             "line 4, `train.learing_rate`: unknown key; did you mean `train.learning_rate`?",
             "line 5, `train.batch_size`: expected a whole number, not negative, found `many`",
             "line 6, `train.beta1`: must be at least 0 and less than 1",
-            "line 8, `select.budget`: a budget of 0 keeps nothing; write a count such as `5000`, or a share such as `0.3%`",
+            "line 8, `select.budget`: the budget `0` is not positive; give at least one parameter, for example `10k` or `0.1%`",
             "line 9, `rank`: unknown key; did you mean `superset.lora.rank_blocks`?",
             "`--set probe.estimater=hvp`, `probe.estimater`: unknown key; did you mean `probe.estimator`?",
             "`--set seed=-1`, `seed`: expected a whole number, not negative, found `-1`",
@@ -323,17 +323,22 @@ fn coupled_selection_gives_way_to_an_estimator_that_cannot_measure_it() {
 
 #[test]
 fn budgets_are_counts_or_shares() {
-    for good in ["5000", "0.3%", "100%", "41_500", "'5000'", "1e4"] {
+    for good in [
+        "5000", "0.3%", "100%", "41_500", "'5000'", "1e4", "10k", "1.5M",
+    ] {
         read(&format!("select: {{budget: {good}}}"), &[]).unwrap();
     }
     for (bad, message) in [
-        ("0", "keeps nothing"),
-        ("0%", "greater than 0%"),
-        ("101%", "at most 100%"),
-        ("-5", "neither a count nor a share"),
-        ("many", "neither a count nor a share"),
-        ("x%", "no share"),
-        ("0.003", "a share is written with `%`: `0.3%`"),
+        ("0", "`0` is not positive; give at least one parameter"),
+        ("0%", "`0%` is not positive"),
+        ("101%", "more than 100 %"),
+        ("-5", "`-5` is not positive"),
+        ("many", "`many` is not a budget"),
+        ("x%", "`x%` is not a budget"),
+        (
+            "0.003",
+            "not a whole number of parameters; did you mean `0.003%`?",
+        ),
         (
             "[1]",
             "expected a count, or a share such as `0.3%`, found `[1]`",

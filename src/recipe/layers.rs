@@ -55,6 +55,17 @@ impl Override {
         }
     }
 
+    /// A key set by a flag of its own, whose value is YAML as typed, or plain text where that does not fit the key.
+    pub fn typed(path: &str, text: &str, flag: &str) -> Self {
+        let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        Self {
+            path: path.to_owned(),
+            value,
+            text: Some(text.to_owned()),
+            flag: flag.to_owned(),
+        }
+    }
+
     /// The dotted path it sets.
     pub fn path(&self) -> &str {
         &self.path
@@ -79,13 +90,7 @@ impl std::str::FromStr for Override {
         if path.is_empty() {
             return Err(not_an_override());
         }
-        let value = serde_yaml::from_str(raw).unwrap_or_else(|_| Value::String(raw.to_owned()));
-        Ok(Self {
-            path: path.to_owned(),
-            value,
-            text: Some(raw.to_owned()),
-            flag: format!("--set {text}"),
-        })
+        Ok(Self::typed(path, raw, &format!("--set {text}")))
     }
 }
 

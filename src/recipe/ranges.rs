@@ -5,6 +5,7 @@ use regex::Regex;
 use super::Recipe;
 use super::layers::Layers;
 use super::words::{Grouping, Targets};
+use crate::select::Budget;
 
 /// Path, whether the value is good, and what it must be.
 pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)> {
@@ -188,37 +189,11 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
 
 /// The form of the budget; what it means for a model is decided where it is used.
 pub(super) fn budget(recipe: &Recipe, layers: &mut Layers<'_>) {
-    let text = recipe.select.budget.trim();
-    let fault = match text.strip_suffix('%') {
-        Some(share) => match share.trim().parse::<f64>() {
-            Ok(share) if share > 0.0 && share <= 100.0 => None,
-            Ok(_) => Some(("must be greater than 0% and at most 100%".to_owned(), None)),
-            Err(_) => Some((
-                format!("`{text}` is no share"),
-                Some("write it as in `0.3%`".to_owned()),
-            )),
-        },
-        None => match text.replace('_', "").parse::<f64>() {
-            Ok(count) if count >= 1.0 && count.fract() == 0.0 => None,
-            Ok(count) if count > 0.0 && count < 1.0 => Some((
-                format!("`{text}` is no whole number of parameters"),
-                Some(format!("a share is written with `%`: `{}%`", count * 100.0)),
-            )),
-            Ok(0.0) => Some((
-                "a budget of 0 keeps nothing".to_owned(),
-                Some("write a count such as `5000`, or a share such as `0.3%`".to_owned()),
-            )),
-            _ => Some((
-                format!("`{text}` is neither a count nor a share"),
-                Some("write a count such as `5000`, or a share such as `0.3%`".to_owned()),
-            )),
-        },
-    };
-    if let Some((message, hint)) = fault
+    if let Err(error) = recipe.select.budget.parse::<Budget>()
         && !layers.has_fault("select.budget")
     {
         let origin = layers.origin("select.budget").clone();
-        layers.fault("select.budget", &origin, message, hint);
+        layers.fault("select.budget", &origin, error.to_string(), error.hint());
     }
 }
 

@@ -1,0 +1,235 @@
+//! `autopeft eval`, `predict` and `inspect`: use and look at what is there.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs, Overrides};
+use crate::recipe::{Override, Recipe, RecipeError};
+
+/// Measure an adapter on labelled rows: accuracy, macro-F1, Matthews correlation.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Example:\n  autopeft eval out/ --data test.jsonl")]
+pub struct EvalArgs {
+    /// Folder that `autopeft select` or `autopeft train` wrote
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Labelled rows
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    pub data: PathBuf,
+    /// Which base model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Which columns.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Examples a forward pass
+    #[arg(long, help_heading = "Compute", value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+impl EvalArgs {
+    /// The run's recipe with the flags over it.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::load`].
+    pub fn recipe(&self) -> Result<Recipe, RecipeError> {
+        super::common::recipe_of(
+            &self.dir,
+            &use_overrides(&self.model, &self.columns, self.batch_size, &self.compute),
+        )
+    }
+}
+
+/// Label rows: JSON lines `{"label": …, "probabilities": {…}}` in the order of the rows.
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    after_help = "Examples:\n  autopeft predict out/ --data rows.jsonl\n  echo 'a fine film' | autopeft predict out/"
+)]
+pub struct PredictArgs {
+    /// Folder that `autopeft select` or `autopeft train` wrote
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Rows to label; lines of text from stdin if not given
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    pub data: Option<PathBuf>,
+    /// Which base model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Which columns.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Examples a forward pass
+    #[arg(long, help_heading = "Compute", value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+impl PredictArgs {
+    /// The run's recipe with the flags over it.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::load`].
+    pub fn recipe(&self) -> Result<Recipe, RecipeError> {
+        super::common::recipe_of(
+            &self.dir,
+            &use_overrides(&self.model, &self.columns, self.batch_size, &self.compute),
+        )
+    }
+}
+
+fn use_overrides(
+    model: &ModelArgs,
+    columns: &ColumnArgs,
+    batch_size: Option<usize>,
+    compute: &ComputeArgs,
+) -> Vec<Override> {
+    let mut overrides = Overrides::default();
+    model.add_to(&mut overrides);
+    columns.add_to(&mut overrides);
+    overrides.set("train.batch_size", "--batch-size", batch_size.as_ref());
+    compute.add_to(&mut overrides);
+    overrides.finish(&[])
+}
+
+/// Show what is in a model or an adapter: sites, groups, parameter counts and shares.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Examples:\n  autopeft inspect roberta-base\n  autopeft inspect out/")]
+pub struct InspectArgs {
+    /// A model (folder, hub id or `embedded:quickstart`), or the folder of an adapter
+    #[arg(value_name = "PATH")]
+    pub path: String,
+    /// Branch, tag or commit of a hub id
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// An embedded recipe, or a YAML file, whose superset is shown
+    #[arg(long, help_heading = "Recipe", value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// Any key.
+    #[command(flatten)]
+    pub set: OverrideArgs,
+}
+
+impl InspectArgs {
+    /// The recipe whose superset is shown, with the model named.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::load`].
+    pub fn recipe(&self) -> Result<Recipe, RecipeError> {
+        let mut overrides = Overrides::default();
+        overrides.text("model", "PATH", Some(&self.path));
+        overrides.text("revision", "--revision", self.revision.as_ref());
+        let overrides = overrides.finish(&self.set.set);
+        match &self.recipe {
+            Some(name) => Recipe::load(name, &overrides),
+            None => Recipe::read("the command line", "", &overrides),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::TrainArgs;
+
+    #[derive(Parser)]
+    enum Program {
+        Train(TrainArgs),
+        Eval(EvalArgs),
+        Predict(PredictArgs),
+        Inspect(InspectArgs),
+    }
+
+    fn parse(arguments: &[&str]) -> Program {
+        Program::try_parse_from(std::iter::once(&"autopeft").chain(arguments)).unwrap()
+    }
+
+    /// A folder with the recipe of a run.
+    fn run() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let recipe = Recipe::read("test", "model: bert\nseed: 5\n", &[]).unwrap();
+        std::fs::write(dir.path().join("recipe.yaml"), recipe.resolved_yaml()).unwrap();
+        dir
+    }
+
+    #[test]
+    fn train_lays_its_flags_over_the_recipe_of_the_run() {
+        let dir = run();
+        let path = dir.path().to_str().unwrap();
+        let Program::Train(args) = parse(&[
+            "train",
+            path,
+            "--data",
+            "more.jsonl",
+            "--steps",
+            "900",
+            "--resume",
+        ]) else {
+            panic!("another verb")
+        };
+        let recipe = args.recipe().unwrap();
+        assert_eq!(
+            (
+                recipe.model.as_str(),
+                recipe.seed,
+                recipe.data.train.as_str()
+            ),
+            ("bert", 5, "more.jsonl")
+        );
+        assert_eq!((recipe.train.steps, recipe.train.epochs), (Some(900), None));
+        assert!(args.resume);
+    }
+
+    #[test]
+    fn eval_and_predict_take_the_model_from_the_run_unless_it_has_moved() {
+        let dir = run();
+        let path = dir.path().to_str().unwrap();
+        let Program::Eval(args) = parse(&["eval", path, "--data", "t.csv", "--batch-size", "64"])
+        else {
+            panic!("another verb")
+        };
+        let recipe = args.recipe().unwrap();
+        assert_eq!(
+            (recipe.model.as_str(), recipe.train.batch_size),
+            ("bert", 64)
+        );
+        let Program::Predict(args) = parse(&["predict", path, "--model", "elsewhere/bert"]) else {
+            panic!("another verb")
+        };
+        assert_eq!(args.recipe().unwrap().model, "elsewhere/bert");
+        assert_eq!(args.data, None);
+    }
+
+    #[test]
+    fn a_folder_without_a_recipe_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let Program::Predict(args) = parse(&["predict", dir.path().to_str().unwrap()]) else {
+            panic!("another verb")
+        };
+        let error = args.recipe().unwrap_err();
+        assert!(error.to_string().contains("recipe.yaml"), "{error}");
+    }
+
+    #[test]
+    fn inspect_takes_its_model_as_an_argument() {
+        let Program::Inspect(args) = parse(&[
+            "inspect",
+            "roberta-base",
+            "--set",
+            "superset.bias.enabled=false",
+        ]) else {
+            panic!("another verb")
+        };
+        let recipe = args.recipe().unwrap();
+        assert_eq!(recipe.model, "roberta-base");
+        assert!(!recipe.superset.bias.enabled);
+    }
+}
