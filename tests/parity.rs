@@ -255,3 +255,24 @@ fn inputs_that_do_not_fit_are_refused() {
     ));
     assert!(matches!(run(&padded(&[])), Err(ModelError::Inputs { .. })));
 }
+
+#[test]
+fn a_configuration_of_another_model_is_refused_with_both_shapes() {
+    let mut golden = Golden::open("distilbert");
+    golden.config.intermediate_size = 48;
+    let error = models::load(
+        &golden.config,
+        &golden.checkpoint,
+        &Adapters::none(),
+        Head::new(3),
+        DType::F32,
+        &Device::Cpu,
+    )
+    .expect_err("another shape");
+    assert!(matches!(error, ModelError::Checkpoint(_)), "{error:?}");
+    let text = error.to_string();
+    for part in ["ffn.lin1.weight", "[32, 16]", "[48, 16]"] {
+        assert!(text.contains(part), "{part} not in: {text}");
+    }
+    assert!(error.hint().is_some());
+}

@@ -71,7 +71,7 @@ impl Golden {
         Self {
             name: name.to_string(),
             config: Config::read(&folder.join("config.json")).expect("a configuration"),
-            checkpoint: Arc::new(Checkpoint::open_folder(&folder).expect("a checkpoint")),
+            checkpoint: Arc::new(Checkpoint::open_folder(folder).expect("a checkpoint")),
             inputs,
             expected,
         }
