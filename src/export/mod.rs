@@ -4,5 +4,5 @@
 mod folder;
 mod verify;
 
-pub use folder::{OutputFolder, numbered};
+pub use folder::OutputFolder;
 pub use verify::{TOLERANCE, largest_difference};

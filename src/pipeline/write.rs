@@ -51,7 +51,9 @@ pub fn run(
     let recipe = prepared.recipe;
     let has = |kind: Kind| {
         let mut parameters = prepared.adapters.parameters().into_iter();
-        parameters.any(|parameter| parameter.kind() == kind && parameter.state() != autopeft_adapters::State::Dropped)
+        parameters.any(|parameter| {
+            parameter.kind() == kind && parameter.state() != autopeft_adapters::State::Dropped
+        })
     };
     let has_bottleneck = has(Kind::Bottleneck);
     let mut written = Written {
@@ -65,7 +67,11 @@ pub fn run(
     if recipe.export.target != Target::Adapterhub {
         // Beside a bottleneck the checkpoint is not the whole adapter, so it is put where no loader takes
         // it for one.
-        let place = if has_bottleneck { Path::new(peft::FOLDER) } else { Path::new("") };
+        let place = if has_bottleneck {
+            Path::new(peft::FOLDER)
+        } else {
+            Path::new("")
+        };
         let summary = write_peft(prepared, &folder.path().join(place))?;
         written.placeholder = summary.placeholder;
         written.peft = Some(place.to_path_buf());
