@@ -254,7 +254,7 @@ fn gradients_equal_finite_differences() {
             let value = parameter.value();
             let numbers: Vec<f64> = value.flatten_all().unwrap().to_vec1().unwrap();
             for (at, expected) in gradient.iter().enumerate() {
-                let mut side = |epsilon: f64| {
+                let side = |epsilon: f64| {
                     let mut moved = numbers.clone();
                     moved[at] += epsilon;
                     parameter
