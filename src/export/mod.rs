@@ -1,8 +1,10 @@
 //! Writing a result: into a temporary folder beside the target, verified, synced, then renamed, so that
 //! a folder with the result's name is always whole.
 
+mod adapter;
 mod folder;
 mod verify;
 
+pub use adapter::{AdapterFiles, AdapterOptions, write_adapter};
 pub use folder::OutputFolder;
 pub use verify::{TOLERANCE, largest_difference};

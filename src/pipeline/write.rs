@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
-use autopeft_adapters::peft::{self, PeftOptions, PeftSummary, TaskType};
-use autopeft_adapters::{Adapters, Kind};
+use autopeft_adapters::Adapters;
 use serde_json::json;
 
 use super::measure::Measured;
@@ -12,15 +10,12 @@ use super::prepare::{Prepared, pooling};
 use super::recorder::Recorder;
 use crate::data::Encoded;
 use crate::error::{Error, Result};
-use crate::export::{OutputFolder, TOLERANCE, largest_difference};
+use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::models::Model;
 use crate::progress::EventKind;
-use crate::recipe::Target;
 use crate::report::{self, Manifest, SELECTION_FILE, SelectionReport};
 use crate::train::logits;
 
-/// Name of the bottleneck adapter within a model of AdapterHub.
-const ADAPTER_NAME: &str = "autopeft";
 /// Held-out rows on which the export is compared.
 const VERIFIED_ROWS: usize = 64;
 
@@ -49,42 +44,26 @@ pub fn run(
     recorder: &Recorder<'_>,
 ) -> Result<Written> {
     let recipe = prepared.recipe;
-    let has = |kind: Kind| {
-        let mut parameters = prepared.adapters.parameters().into_iter();
-        parameters.any(|parameter| {
-            parameter.kind() == kind && parameter.state() != autopeft_adapters::State::Dropped
-        })
-    };
-    let has_bottleneck = has(Kind::Bottleneck);
-    let mut written = Written {
-        folder: folder.target().to_path_buf(),
-        peft: None,
-        bottleneck: None,
-        difference: 0.0,
-        verified_rows: 0,
-        placeholder: None,
-    };
-    if recipe.export.target != Target::Adapterhub {
-        // Beside a bottleneck the checkpoint is not the whole adapter, so it is put where no loader takes
-        // it for one.
-        let place = if has_bottleneck {
-            Path::new(peft::FOLDER)
-        } else {
-            Path::new("")
-        };
-        let summary = write_peft(prepared, &folder.path().join(place))?;
-        written.placeholder = summary.placeholder;
-        written.peft = Some(place.to_path_buf());
-    }
-    if has_bottleneck || recipe.export.target == Target::Adapterhub {
-        let place = folder.path().join(adapterhub::FOLDER);
-        create(&place)?;
-        adapterhub::write(&place, &prepared.adapters, &adapterhub_options(prepared))?;
-        written.bottleneck = Some(adapterhub::FOLDER.into());
-    }
+    let files = write_adapter(
+        folder.path(),
+        &prepared.adapters,
+        &AdapterOptions {
+            base_model: &recipe.model,
+            config: &prepared.base.config,
+            labels: prepared.dataset.labels.names(),
+            lora_dropout: recipe.superset.lora.dropout,
+            target: recipe.export.target,
+        },
+    )?;
     let rows = verified_rows(prepared);
-    written.verified_rows = rows.rows.len();
-    written.difference = verify(prepared, folder.path(), &rows)?;
+    let written = Written {
+        folder: folder.target().to_path_buf(),
+        peft: files.peft,
+        bottleneck: files.bottleneck,
+        difference: verify(prepared, folder.path(), &rows)?,
+        verified_rows: rows.rows.len(),
+        placeholder: files.placeholder,
+    };
     if written.difference > TOLERANCE {
         return Err(Error::NotVerified {
             path: folder.target().to_path_buf(),
@@ -129,32 +108,6 @@ pub fn partial(prepared: &Prepared<'_>, measured: &Measured, folder: &OutputFold
 fn pretty(value: &impl serde::Serialize) -> String {
     // Plain structs of numbers and strings: there is nothing in them that JSON cannot hold.
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
-}
-
-fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io("creating", folder))
-}
-
-fn write_peft(prepared: &Prepared<'_>, folder: &Path) -> Result<PeftSummary> {
-    create(folder)?;
-    let options = PeftOptions {
-        base_model: prepared.recipe.model.clone(),
-        task: TaskType::SequenceClassification,
-        lora_dropout: prepared.recipe.superset.lora.dropout,
-    };
-    Ok(peft::write(folder, &prepared.adapters, &options)?)
-}
-
-fn adapterhub_options(prepared: &Prepared<'_>) -> AdapterHubOptions {
-    let config = &prepared.base.config;
-    AdapterHubOptions {
-        name: ADAPTER_NAME.to_string(),
-        model_class: config.family.class_name().to_string(),
-        model_type: config.model_type.clone(),
-        model_name: prepared.recipe.model.clone(),
-        base_prefix: config.family.base_model_prefix().to_string(),
-        labels: prepared.dataset.labels.names().to_vec(),
-    }
 }
 
 /// Rows over the whole range of lengths.

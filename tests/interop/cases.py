@@ -2,6 +2,7 @@
 
 <cases>/<case>/  base/                  model folder: config.json, model.safetensors
                  adapter/               PEFT export: adapter_config.json, adapter_model.safetensors
+                 adapter/peft/          the same, where there is an AdapterHub export beside it
                  adapter/bottleneck/    AdapterHub export: adapter_config.json, adapter.safetensors
                  inputs.safetensors     input_ids, attention_mask, perhaps token_type_ids; any integer type
                  logits.safetensors     logits
@@ -33,19 +34,24 @@ class Case:
         return self.folder / "adapter"
 
     @property
+    def peft(self):
+        beside = self.adapter / "peft"
+        return beside if beside.is_dir() else self.adapter
+
+    @property
     def bottleneck(self):
         return self.adapter / "bottleneck"
 
     @property
     def has_peft(self):
-        return (self.adapter / "adapter_config.json").is_file()
+        return (self.peft / "adapter_config.json").is_file()
 
     @property
     def has_bottleneck(self):
         return (self.bottleneck / "adapter_config.json").is_file()
 
     def peft_tensors(self):
-        return {k: torch.from_numpy(v) for k, v in load_file(self.adapter / "adapter_model.safetensors").items()}
+        return {k: torch.from_numpy(v) for k, v in load_file(self.peft / "adapter_model.safetensors").items()}
 
     def bottleneck_tensors(self):
         return {k: torch.from_numpy(v) for k, v in load_file(self.bottleneck / "adapter.safetensors").items()}

@@ -88,8 +88,11 @@ def write_all(root):
 @torch.no_grad()
 def write(folder, base, names, choice):
     shutil.copytree(MODELS / base, folder / "base")
-    (folder / "adapter").mkdir()
     case = Case(folder)
+    has_peft = choice.lora or choice.bias or choice.norms or choice.head
+    case.adapter.mkdir()
+    if has_peft and choice.bottlenecks:
+        (case.adapter / "peft").mkdir()
     torch.manual_seed(0)
     model = case.load_base()
     stored = load_file(MODELS / base / "expected.safetensors")
@@ -98,11 +101,10 @@ def write(folder, base, names, choice):
         folder / "inputs.safetensors",
     )
 
-    has_peft = choice.lora or choice.bias or choice.norms or choice.head
     if has_peft:
         tensors, config = edit(model, names, choice)
-        save_file({PREFIX + k: v.contiguous() for k, v in tensors.items()}, case.adapter / "adapter_model.safetensors")
-        (case.adapter / "adapter_config.json").write_text(json.dumps(config, indent=2))
+        save_file({PREFIX + k: v.contiguous() for k, v in tensors.items()}, case.peft / "adapter_model.safetensors")
+        (case.peft / "adapter_config.json").write_text(json.dumps(config, indent=2))
     if choice.bottlenecks:
         case.bottleneck.mkdir()
         tensors, config = bottleneck_export(model, choice)

@@ -22,7 +22,7 @@ def load(case, model):
 
 def merged_base(case):
     model = case.load_base()
-    return PeftModel.from_pretrained(model, case.adapter).merge_and_unload() if case.has_peft else model
+    return PeftModel.from_pretrained(model, case.peft).merge_and_unload() if case.has_peft else model
 
 
 def test_loaded_adapter_gives_our_logits(bottleneck_case):
@@ -35,7 +35,7 @@ def test_unmerged_peft_around_adapters_gives_our_logits(bottleneck_case):
     model = bottleneck_case.load_base()
     load(bottleneck_case, model)
     if bottleneck_case.has_peft:
-        model = PeftModel.from_pretrained(model, bottleneck_case.adapter)
+        model = PeftModel.from_pretrained(model, bottleneck_case.peft)
     assert_same(logits(model, bottleneck_case), bottleneck_case.expected(), "PeftModel around adapters")
 
 

@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModel
 
 
 def test_loaded_adapter_gives_our_logits(peft_case):
-    model = PeftModel.from_pretrained(peft_case.load_base(), peft_case.adapter)
+    model = PeftModel.from_pretrained(peft_case.load_base(), peft_case.peft)
     add_bottleneck(model.get_base_model(), peft_case)
     assert_same(logits(model, peft_case), peft_case.expected(), "PeftModel")
 
@@ -21,7 +21,7 @@ def test_loaded_adapter_gives_our_logits(peft_case):
 def test_merged_model_gives_our_logits(peft_case):
     base = peft_case.load_base()
     names = set(base.state_dict())
-    model = PeftModel.from_pretrained(base, peft_case.adapter).merge_and_unload()
+    model = PeftModel.from_pretrained(base, peft_case.peft).merge_and_unload()
     if peft_type(peft_case) == "LORA":  # peft leaves the wrapper of `modules_to_save` when it merges LN_TUNING
         assert set(model.state_dict()) == names, "the merged model has other tensors than the base"
     add_bottleneck(model, peft_case)
@@ -29,7 +29,7 @@ def test_merged_model_gives_our_logits(peft_case):
 
 
 def test_adapter_saved_again_gives_our_logits(peft_case, tmp_path):
-    PeftModel.from_pretrained(peft_case.load_base(), peft_case.adapter).save_pretrained(tmp_path)
+    PeftModel.from_pretrained(peft_case.load_base(), peft_case.peft).save_pretrained(tmp_path)
     model = PeftModel.from_pretrained(peft_case.load_base(), tmp_path)
     add_bottleneck(model.get_base_model(), peft_case)
     assert_same(logits(model, peft_case), peft_case.expected(), "saved by peft and loaded again")
@@ -37,14 +37,14 @@ def test_adapter_saved_again_gives_our_logits(peft_case, tmp_path):
 
 def test_transformers_load_adapter_gives_our_logits(peft_case):
     model = peft_case.load_base()
-    model.load_adapter(str(peft_case.adapter))
+    model.load_adapter(str(peft_case.peft))
     add_bottleneck(model, peft_case)
     assert_same(logits(model, peft_case), peft_case.expected(), "transformers load_adapter")
 
 
 def test_every_tensor_of_the_file_and_of_the_adapter_is_loaded(peft_case):
     stored = peft_case.peft_tensors()
-    model = PeftModel.from_pretrained(peft_case.load_base(), peft_case.adapter)
+    model = PeftModel.from_pretrained(peft_case.load_base(), peft_case.peft)
     loaded = {file_key(name): value for name, value in model.state_dict().items()}
     assert not (unused := sorted(stored.keys() - loaded.keys())), f"peft has no place for {unused}"
     changed = sorted(key for key, value in stored.items() if not torch.equal(value.float(), loaded[key]))
@@ -66,7 +66,7 @@ def test_loading_warns_of_nothing(peft_case, caplog, monkeypatch):
     caplog.clear()
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")
-        PeftModel.from_pretrained(base, peft_case.adapter)
+        PeftModel.from_pretrained(base, peft_case.peft)
     # Deprecations inside the libraries say nothing about the files.
     about_files = [str(w.message) for w in caught if not issubclass(w.category, (DeprecationWarning, FutureWarning))]
     if peft_type(peft_case) == "LN_TUNING":  # peft's base class does not know the layers that LN_TUNING is made for
@@ -89,7 +89,7 @@ def add_bottleneck(model, case):
 
 
 def peft_type(case):
-    return PeftConfig.from_pretrained(case.adapter).peft_type.value
+    return PeftConfig.from_pretrained(case.peft).peft_type.value
 
 
 def file_key(name):

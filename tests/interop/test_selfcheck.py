@@ -80,30 +80,31 @@ WRONG = {
         "PEFT", "test_merged_model_gives_our_logits", "logits.safetensors", tensors(lambda t: t["logits"].fill_(float("nan"))),
     ),
     "a bias left out": (
-        "PEFT", "test_loaded_adapter_gives_our_logits", "adapter/adapter_model.safetensors", tensors(lambda t: t.pop(PEFT_KEY)),
+        "PEFT", "test_loaded_adapter_gives_our_logits", "adapter/peft/adapter_model.safetensors",
+        tensors(lambda t: t.pop(PEFT_KEY)),
     ),
     "half of a LoRA module left out": (
-        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/adapter_model.safetensors",
+        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/peft/adapter_model.safetensors",
         tensors(lambda t: t.pop(f"{handmade.PREFIX}{LAYER}.1.intermediate.dense.lora_B.weight")),
     ),
     "half of a LoRA module left out, by its warning": (
-        "PEFT", "test_loading_warns_of_nothing", "adapter/adapter_model.safetensors",
+        "PEFT", "test_loading_warns_of_nothing", "adapter/peft/adapter_model.safetensors",
         tensors(lambda t: t.pop(f"{handmade.PREFIX}{LAYER}.1.intermediate.dense.lora_B.weight")),
     ),
     "a tensor under an unknown name": (
-        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/adapter_model.safetensors",
+        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/peft/adapter_model.safetensors",
         tensors(lambda t: t.update({PEFT_KEY.replace("dense", "danse"): t[PEFT_KEY].clone()})),
     ),
     "alphas forgotten": (
-        "PEFT", "test_loaded_adapter_gives_our_logits", "adapter/adapter_config.json",
+        "PEFT", "test_loaded_adapter_gives_our_logits", "adapter/peft/adapter_config.json",
         config(lambda c: c["alpha_pattern"].clear()),
     ),
     "a module both under LoRA and saved whole": (
-        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/adapter_config.json",
+        "PEFT", "test_every_tensor_of_the_file_and_of_the_adapter_is_loaded", "adapter/peft/adapter_config.json",
         config(lambda c: c["modules_to_save"].append(f"{LAYER}.0.output")),
     ),
     "biases that peft would drop when it saves": (
-        "PEFT", "test_adapter_saved_again_gives_our_logits", "adapter/adapter_config.json",
+        "PEFT", "test_adapter_saved_again_gives_our_logits", "adapter/peft/adapter_config.json",
         config(lambda c: c.update(bias="none")),
     ),
     "a bottleneck tensor left out": (
