@@ -44,7 +44,11 @@ fn every_parameter_is_in_exactly_one_group() {
             Grouping::Module,
             Grouping::KindLayer,
             Grouping::Kind,
-            Grouping::Patterns(vec![regex("query|q_lin"), regex("layer.1"), regex("query.*bias")]),
+            Grouping::Patterns(vec![
+                regex("query|q_lin"),
+                regex("layer.1"),
+                regex("query.*bias"),
+            ]),
         ] {
             for split in [false, true] {
                 let groups = partition(&parameters, &grouping, split);
@@ -97,7 +101,9 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
         let groups = partition(&adapters.parameters(), &Grouping::Module, false);
         // Sizes by the formulas, from the modules alone.
         let is_query_or_value = |path: &str| {
-            [".query", ".value", ".q_lin", ".v_lin"].iter().any(|end| path.ends_with(end))
+            [".query", ".value", ".q_lin", ".v_lin"]
+                .iter()
+                .any(|end| path.ends_with(end))
         };
         let (mut linears, mut query_value, mut biases, mut norms) = (0, 0, 0, 0);
         for site in adapters.sites() {
@@ -116,7 +122,9 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
                         biases += out_features;
                     }
                 }
-                SiteShape::Norm { hidden_size, bias } => norms += hidden_size * (1 + usize::from(bias)),
+                SiteShape::Norm { hidden_size, bias } => {
+                    norms += hidden_size * (1 + usize::from(bias))
+                }
                 SiteShape::Bottleneck { .. } | SiteShape::Head { .. } => {}
             }
         }
@@ -124,8 +132,16 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
         assert_eq!(query_value, layers * 2 * (16 + 16), "{name}");
 
         let mut baselines = vec![
-            ("BitFit".to_string(), chosen(&groups, |g| g.kind == Kind::Bias), biases),
-            ("norms".to_string(), chosen(&groups, |g| g.kind == Kind::Norm), norms),
+            (
+                "BitFit".to_string(),
+                chosen(&groups, |g| g.kind == Kind::Bias),
+                biases,
+            ),
+            (
+                "norms".to_string(),
+                chosen(&groups, |g| g.kind == Kind::Norm),
+                norms,
+            ),
             (
                 "BitFit and norms".to_string(),
                 chosen(&groups, |g| matches!(g.kind, Kind::Bias | Kind::Norm)),
@@ -135,7 +151,9 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
         for rank in 1..=8 {
             let all = of_rank(&groups, rank, |_| true);
             baselines.push((format!("LoRA {rank} on all"), all, rank * linears));
-            let some = of_rank(&groups, rank, |g| is_query_or_value(&format!(".{}", g.role)));
+            let some = of_rank(&groups, rank, |g| {
+                is_query_or_value(&format!(".{}", g.role))
+            });
             baselines.push((format!("LoRA {rank} on q and v"), some, rank * query_value));
         }
 
@@ -150,7 +168,11 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
                         name: &group.name,
                         parameters: group.size,
                         // The head is outside the budget.
-                        value: if group.is_head() { 0.0 } else { random.random() },
+                        value: if group.is_head() {
+                            0.0
+                        } else {
+                            random.random()
+                        },
                     })
                     .collect();
                 let packing = exact(&items, size, &Limits::default());

@@ -2,9 +2,7 @@
 //! gradients, and against each other.
 
 use autopeft::probe::influence::Verdict;
-use autopeft::probe::{
-    Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit,
-};
+use autopeft::probe::{Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit};
 use autopeft_adapters::Directions;
 use candle_core::DType;
 
@@ -34,7 +32,11 @@ fn slopes(bench: &Bench, directions: &Directions) -> Vec<f64> {
     let along = |index| {
         let gradient = numbers(gradients.get(index).expect("a gradient"));
         let direction = numbers(directions.get(index).expect("a direction"));
-        gradient.iter().zip(direction).map(|(g, d)| g * d).sum::<f64>()
+        gradient
+            .iter()
+            .zip(direction)
+            .map(|(g, d)| g * d)
+            .sum::<f64>()
     };
     let groups = bench.groups.iter();
     groups
@@ -79,7 +81,9 @@ fn gauss_newton_equals_the_exact_matrix_and_the_gradient() {
             exact_classes: 8,
             seed: 0,
         };
-        let estimate = bench.measure(&mut estimator, &directions, &[], 0).expect("an estimate");
+        let estimate = bench
+            .measure(&mut estimator, &directions, &[], 0)
+            .expect("an estimate");
         assert_lists_close(&estimate.slope, &slopes(&bench, &directions), 1e-10);
         assert_matrices_close(
             whole(&estimate),
@@ -101,7 +105,9 @@ fn sampled_labels_have_the_exact_matrix_as_their_mean() {
         exact_classes: 3,
         seed: 0,
     };
-    let exact = bench.measure(&mut exact, &directions, &[], 0).expect("an estimate");
+    let exact = bench
+        .measure(&mut exact, &directions, &[], 0)
+        .expect("an estimate");
     let groups = bench.groups.len();
     let (mut sum, mut squares) = (vec![0.0; groups * groups], vec![0.0; groups * groups]);
     for seed in 0..DRAWS as u64 {
@@ -109,7 +115,9 @@ fn sampled_labels_have_the_exact_matrix_as_their_mean() {
             exact_classes: 2,
             seed,
         };
-        let estimate = bench.measure(&mut sampled, &directions, &[], 3).expect("an estimate");
+        let estimate = bench
+            .measure(&mut sampled, &directions, &[], 3)
+            .expect("an estimate");
         // The slope is that of the true labels, whatever is drawn.
         assert_lists_close(&estimate.slope, &exact.slope, 1e-10);
         for (at, a) in whole(&estimate).iter().enumerate() {
@@ -127,11 +135,12 @@ fn sampled_labels_have_the_exact_matrix_as_their_mean() {
         }
     }
     // Of the mean's own standard deviation: five of them for each entry, and one on average.
-    let worst = deviations.iter().fold(0.0f64, |worst, d| worst.max(d.abs()));
+    let worst = deviations
+        .iter()
+        .fold(0.0f64, |worst, d| worst.max(d.abs()));
     let mean_square = deviations.iter().map(|d| d * d).sum::<f64>() / deviations.len() as f64;
     assert!(worst < 5.0, "{worst} standard deviations off");
     assert!((0.1..3.0).contains(&mean_square), "{mean_square}");
-    eprintln!("MEASURED sampled worst {worst} mean square {mean_square} of {}", deviations.len());
 }
 
 /// `∂b_i/∂x_j` along the directions, from differences of plain gradients.
@@ -146,7 +155,9 @@ fn exact_hessian(bench: &Bench, directions: &Directions) -> Vec<f64> {
         })
         .collect();
     let groups = columns.len();
-    (0..groups * groups).map(|at| columns[at % groups][at / groups]).collect()
+    (0..groups * groups)
+        .map(|at| columns[at % groups][at / groups])
+        .collect()
 }
 
 #[test]
@@ -155,7 +166,9 @@ fn full_equals_the_exact_hessian() {
         let bench = Bench::open(name, 3, DType::F64);
         let directions = bench.directions(SALT);
         let groups = bench.groups.len();
-        let estimate = bench.measure(&mut FullHessian, &directions, &[], 0).expect("an estimate");
+        let estimate = bench
+            .measure(&mut FullHessian, &directions, &[], 0)
+            .expect("an estimate");
         assert_lists_close(&estimate.slope, &slopes(&bench, &directions), 1e-10);
         let exact = exact_hessian(&bench, &directions);
         assert_matrices_close(whole(&estimate), &exact, groups, 1e-4);
@@ -176,13 +189,18 @@ fn full_equals_the_exact_hessian() {
             exact_classes: 3,
             seed: 0,
         };
-        let other = bench.measure(&mut gauss_newton, &directions, &[], 0).expect("an estimate");
+        let other = bench
+            .measure(&mut gauss_newton, &directions, &[], 0)
+            .expect("an estimate");
         let differing = diagonal(&estimate)
             .iter()
             .zip(diagonal(&other))
             .filter(|(a, b)| (*a - b).abs() > 0.1 * b.abs())
             .count();
-        assert!(differing > groups / 2, "{name}: {differing} of {groups} differ");
+        assert!(
+            differing > groups / 2,
+            "{name}: {differing} of {groups} differ"
+        );
     }
 }
 
@@ -192,7 +210,9 @@ fn hvp_averaged_over_draws_converges_to_the_diagonal_of_full() {
     let bench = Bench::open("bert", 3, DType::F64);
     let directions = bench.directions(SALT);
     let groups = bench.groups.len();
-    let full = bench.measure(&mut FullHessian, &directions, &[], 0).expect("an estimate");
+    let full = bench
+        .measure(&mut FullHessian, &directions, &[], 0)
+        .expect("an estimate");
     let matrix = whole(&full);
     let mut mean = vec![0.0; groups];
     let mut estimator = HessianVectorProduct { seed: 5 };
@@ -222,15 +242,19 @@ fn hvp_averaged_over_draws_converges_to_the_diagonal_of_full() {
         }
     }
     let ratio = squares.iter().sum::<f64>() / squares.len() as f64;
-    assert!((0.3..3.0).contains(&ratio), "error² over its expectation: {ratio}");
-    eprintln!("MEASURED hvp ratio {ratio}");
+    assert!(
+        (0.3..3.0).contains(&ratio),
+        "error² over its expectation: {ratio}"
+    );
 }
 
 #[test]
 fn fit_agrees_with_full_at_small_rates_and_knows_when_it_does_not_fit() {
     let bench = Bench::open("bert", 3, DType::F64);
     let directions = bench.directions(SALT);
-    let full = bench.measure(&mut FullHessian, &directions, &[], 0).expect("an estimate");
+    let full = bench
+        .measure(&mut FullHessian, &directions, &[], 0)
+        .expect("an estimate");
     let fit = |rate: f64| {
         let rates = vec![rate; bench.groups.len()];
         let estimate = bench.measure(&mut ParabolaFit, &directions, &rates, 0);
@@ -247,7 +271,11 @@ fn fit_agrees_with_full_at_small_rates_and_knows_when_it_does_not_fit() {
         let slope_error = (small.slope[k] - full.slope[k]).abs();
         let curvature_error = (got[k] - exact[k]).abs();
         let scale = full.slope[k].abs() + exact[k].abs();
-        assert!(slope_error <= 1e-5 * scale, "{}: slope off by {slope_error:.1e}", group.name);
+        assert!(
+            slope_error <= 1e-5 * scale,
+            "{}: slope off by {slope_error:.1e}",
+            group.name
+        );
         assert!(
             curvature_error <= 1e-4 * scale,
             "{}: curvature off by {curvature_error:.1e}",
@@ -257,11 +285,19 @@ fn fit_agrees_with_full_at_small_rates_and_knows_when_it_does_not_fit() {
     }
     let large = fit(30.0);
     let (verdicts, _) = judged(&large);
-    let refused = |verdict: &Verdict| !matches!(verdict, Verdict::Accepted);
-    let low = large.fit.as_deref().expect("a fit").iter().filter(|r2| **r2 < 0.99).count();
-    eprintln!("MEASURED low r2 at 30: {low} of {} refused {}", r2.len(), verdicts.iter().filter(|v| refused(v)).count());
+    let low = large
+        .fit
+        .as_deref()
+        .expect("a fit")
+        .iter()
+        .filter(|r2| **r2 < 0.99)
+        .count();
     assert!(2 * low > r2.len(), "{low} of {} fits are poor", r2.len());
-    assert!(verdicts.iter().any(|verdict| matches!(verdict, Verdict::PoorFit { .. })));
+    assert!(
+        verdicts
+            .iter()
+            .any(|verdict| matches!(verdict, Verdict::PoorFit { .. }))
+    );
 }
 
 /// Every estimator, by name.

@@ -77,7 +77,9 @@ impl Bench {
             adapters,
             groups,
             inputs: golden.inputs,
-            labels: (0..rows).map(|row| (2 * row + 1) % classes as u32).collect(),
+            labels: (0..rows)
+                .map(|row| (2 * row + 1) % classes as u32)
+                .collect(),
         }
     }
 
@@ -159,7 +161,11 @@ impl Bench {
     pub fn position(&self, name: &str) -> usize {
         let found = self.groups.iter().position(|group| group.name == name);
         found.unwrap_or_else(|| {
-            let names: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
+            let names: Vec<&str> = self
+                .groups
+                .iter()
+                .map(|group| group.name.as_str())
+                .collect();
             panic!("no group {name} among {names:?}")
         })
     }
@@ -199,7 +205,10 @@ pub fn is_key_bias(group: &Group) -> bool {
 
 /// A parameter's value, as bits; every f32 has its own f64.
 pub fn bits(parameter: &Parameter) -> Vec<u64> {
-    numbers(&parameter.value()).iter().map(|x| x.to_bits()).collect()
+    numbers(&parameter.value())
+        .iter()
+        .map(|x| x.to_bits())
+        .collect()
 }
 
 /// Numbers between -1 and 1 without a pattern that a model could share.

@@ -9,7 +9,7 @@ use autopeft::probe::influence::{
     GroupScore, Measurement, ScoreOptions, Verdict, rounding_floor, score,
 };
 use autopeft::probe::{Estimate, Estimator, FullHessian, GaussNewton};
-use autopeft_adapters::{Directions, Kind, Part, Pass};
+use autopeft_adapters::{Directions, Part, Pass};
 use candle_core::{DType, Tensor};
 
 use super::curvature::estimators;
@@ -133,7 +133,7 @@ fn parameters_are_the_same_bits_after_a_measurement_that_fails_midway() {
 #[test]
 fn influence_is_invariant_to_rescaled_directions() {
     let bench = Bench::open("bert", 3, DType::F64);
-    let directions = bench.directions(0.9);
+    let directions = bench.steepest();
     let factors: Vec<f64> = (0..bench.groups.len())
         .map(|k| 10f64.powf((k as f64).sin()))
         .collect();
@@ -147,12 +147,12 @@ fn influence_is_invariant_to_rescaled_directions() {
             (index, (direction * factor).expect("a product"))
         })
         .collect();
-    let estimators: [(Box<dyn Estimator>, f64); 2] = [
-        (Box::new(gauss_newton()), 1e-9),
+    let estimators: [(Box<dyn Estimator>, f64, f64); 2] = [
+        (Box::new(gauss_newton()), 1e-9, 1e-14),
         // Differences over another distance.
-        (Box::new(FullHessian), 1e-5),
+        (Box::new(FullHessian), 1e-5, 1e-8),
     ];
-    for (mut estimator, tolerance) in estimators {
+    for (mut estimator, tolerance, rounding) in estimators {
         let mut run = |directions| {
             bench
                 .measure(&mut *estimator, directions, &[], 0)
@@ -165,19 +165,26 @@ fn influence_is_invariant_to_rescaled_directions() {
             let expected = factors[i] * plain.slope[i];
             assert!((scaled.slope[i] - expected).abs() <= tolerance * expected.abs() + 1e-12);
             for j in 0..groups {
-                let scale = (a[i * groups + i] * a[j * groups + j]).abs().sqrt();
                 let factor = factors[i] * factors[j];
-                let error = (c[i * groups + j] - factor * a[i * groups + j]).abs();
-                assert!(error <= factor * tolerance * scale + 1e-7 * tolerance.sqrt());
+                let expected = factor * a[i * groups + j];
+                let scale = (a[i * groups + i] * a[j * groups + j]).abs().sqrt();
+                let allowed =
+                    tolerance * expected.abs().max(factor * scale) + rounding * factor.max(1.0);
+                let error = (c[i * groups + j] - expected).abs();
+                assert!(error <= allowed, "({i}, {j}): {error:.1e} > {allowed:.1e}");
             }
         }
         let (plain, scaled) = (scored(&bench, &plain), scored(&bench, &scaled));
         for (k, (a, c)) in plain.iter().zip(&scaled).enumerate() {
             let name = &bench.groups[k].name;
-            assert!((a.value - c.value).abs() <= 10.0 * tolerance * a.value, "{name}");
+            assert!(
+                (a.value - c.value).abs() <= 10.0 * tolerance * a.value,
+                "{name}"
+            );
             assert_eq!((a.rank, a.rejections), (c.rank, c.rejections), "{name}");
         }
-        assert!(plain.iter().filter(|score| score.value > 0.0).count() > groups / 4);
+        let accepted = plain.iter().filter(|score| score.value > 0.0).count();
+        assert!(accepted >= 4, "{accepted} of {groups}");
     }
 }
 
@@ -201,7 +208,11 @@ fn the_biases_of_attention_keys_measure_as_zero() {
             let floor = rounding_floor(&diagonal);
             let scores = scored(&bench, &estimate);
             let (verdicts, _) = judged(&estimate);
-            let keys = bench.groups.iter().filter(|group| is_key_bias(group)).count();
+            let keys = bench
+                .groups
+                .iter()
+                .filter(|group| is_key_bias(group))
+                .count();
             assert_eq!(keys, 2, "one for each layer");
             for (k, group) in bench.groups.iter().enumerate() {
                 let signal = estimate.slope[k].abs().max(diagonal[k].abs().sqrt()) / floor;
@@ -222,16 +233,15 @@ fn the_biases_of_attention_keys_measure_as_zero() {
                 }
             }
         }
-        eprintln!("MEASURED {name}: f32 key biases at {strongest} of the floor, others from {weakest}");
-        assert!(strongest < 0.5, "{name}: {strongest} of the floor");
-        assert!(weakest > 2.0, "{name}: {weakest} of the floor");
+        assert!(strongest < 0.1, "{name}: {strongest} of the floor");
+        assert!(weakest > 10.0, "{name}: {weakest} of the floor");
     }
 }
 
 #[test]
 fn every_estimator_finds_no_value_in_the_biases_of_attention_keys() {
     let bench = with_many_rows("bert", DType::F32);
-    let directions = bench.steepest();
+    let directions = bench.directions(0.9);
     let rates = vec![0.01; bench.groups.len()];
     for mut estimator in estimators() {
         let estimate = bench
@@ -241,11 +251,12 @@ fn every_estimator_finds_no_value_in_the_biases_of_attention_keys() {
         let largest = values.iter().fold(0.0f64, |most, v| most.max(*v));
         for (k, group) in bench.groups.iter().enumerate() {
             if is_key_bias(group) {
-                eprintln!(
-                    "MEASURED {} {}: {:?} value {:e} of {largest:e}",
-                    estimator.name(), group.name, verdicts[k], values[k]
+                assert!(
+                    values[k] <= 1e-6 * largest,
+                    "{}: {}",
+                    estimator.name(),
+                    group.name
                 );
-                assert!(values[k] <= 1e-3 * largest, "{}: {}", estimator.name(), group.name);
             }
         }
     }
@@ -276,14 +287,19 @@ fn planted_useless_groups_rank_last() {
         (judged(&estimate).0, scored(bench, &estimate))
     };
     let last = |bench: &Bench, scores: &[GroupScore], useless: &[usize]| {
-        let others = (0..scores.len()).filter(|k| !useless.contains(k) && !is_key_bias(&bench.groups[*k]));
+        let others =
+            (0..scores.len()).filter(|k| !useless.contains(k) && !is_key_bias(&bench.groups[*k]));
         let worst = others.map(|k| scores[k].rank).max().expect("others");
         useless.iter().all(|k| scores[*k].rank > worst)
     };
 
     let (verdicts, scores) = run(&mut bench, None);
     for group in dead {
-        assert_eq!(verdicts[group], Verdict::Accepted, "alive before it is planted");
+        assert_eq!(
+            verdicts[group],
+            Verdict::Accepted,
+            "alive before it is planted"
+        );
     }
     assert!(!last(&bench, &scores, &dead));
 
@@ -302,7 +318,12 @@ fn planted_useless_groups_rank_last() {
     }
     let (verdicts, scores) = run(&mut bench, None);
     for group in dead {
-        assert_eq!(verdicts[group], Verdict::InsufficientSignal, "{}", bench.groups[group].name);
+        assert_eq!(
+            verdicts[group],
+            Verdict::InsufficientSignal,
+            "{}",
+            bench.groups[group].name
+        );
         assert_eq!(scores[group].value, 0.0);
     }
     assert!(last(&bench, &scores, &dead));
@@ -317,7 +338,10 @@ fn taught_by(bench: &Bench, group: usize, directions: &Directions) -> Vec<u32> {
         .iter()
         .zip(&after)
         .map(|(before, after)| {
-            let rises = before.iter().zip(after).map(|(before, after)| after - before);
+            let rises = before
+                .iter()
+                .zip(after)
+                .map(|(before, after)| after - before);
             let best = (0u32..).zip(rises).max_by(|a, b| a.1.total_cmp(&b.1));
             best.expect("a class").0
         })
@@ -343,30 +367,24 @@ fn planting_a_groups_contribution_raises_its_rank() {
             (values, ranks)
         })
         .collect();
-    let mut first = 0;
-    let mut rows = Vec::new();
     for (own, k) in candidates.iter().enumerate() {
-        let group = &bench.groups[*k];
+        let name = &bench.groups[*k].name;
         let (values, ranks) = &runs[own];
+        assert!(values[*k] > 0.0, "{name}");
         // No other labels give this direction a steeper slope, and the curvature does not know the labels.
-        for (values, _) in &runs {
-            assert!(values[*k] <= runs[own].0[*k] * (1.0 + 1e-9), "{}", group.name);
+        for (others, _) in &runs {
+            assert!(others[*k] <= values[*k] * (1.0 + 1e-9), "{name}");
         }
-        assert!(values[*k] > 0.0, "{}", group.name);
         let mut others: Vec<usize> = (0..runs.len())
             .filter(|other| *other != own)
             .map(|other| runs[other].1[*k])
             .collect();
         others.sort_unstable();
         let median = others[others.len() / 2];
-        rows.push((group.name.clone(), group.kind, ranks[*k], median));
-        assert!(ranks[*k] < median, "{}: rank {} of {median}", group.name, ranks[*k]);
-        first += usize::from(ranks[*k] == 1);
+        assert!(
+            ranks[*k] < median,
+            "{name}: rank {}, else {median}",
+            ranks[*k]
+        );
     }
-    for kind in [Kind::Lora, Kind::Bias, Kind::Norm, Kind::Bottleneck, Kind::Head] {
-        let of: Vec<_> = rows.iter().filter(|row| row.1 == kind).collect();
-        let mean = |f: fn(&(String, Kind, usize, usize)) -> usize| of.iter().map(|r| f(r)).sum::<usize>() as f64 / of.len() as f64;
-        eprintln!("MEASURED planted {kind}: own rank {} median other {}", mean(|r| r.2), mean(|r| r.3));
-    }
-    eprintln!("MEASURED planted first {first} of {}", candidates.len());
 }

@@ -24,7 +24,10 @@ pub fn rows(name: &str, count: usize) -> (Encoded, Padding) {
         .collect();
     let words: Vec<&str> = texts
         .iter()
-        .flat_map(|(text, pair)| text.split(' ').chain(pair.iter().flat_map(|p| p.split(' '))))
+        .flat_map(|(text, pair)| {
+            text.split(' ')
+                .chain(pair.iter().flat_map(|p| p.split(' ')))
+        })
         .collect();
     let spliced = |row: usize| {
         let length = 2 + (5 * row) % 9;

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use autopeft::data::{Batching, Encoded, Padding, TrainOrder};
 use autopeft::interrupt::Interrupt;
-use autopeft::probe::influence::{
-    Measurement, Verdict, next_rate, optimal_rate, rounding_floor,
-};
+use autopeft::probe::influence::{Measurement, Verdict, next_rate, optimal_rate, rounding_floor};
 use autopeft::probe::{
     Estimate, Estimator, Freeze, GaussNewton, HessianVectorProduct, ParabolaFit, Point, Probe,
     ProbeConfig, ProbeOutcome,
@@ -153,7 +151,10 @@ fn the_same_seed_gives_the_same_measurements_and_parameters() {
             ..Plan::default()
         };
         let ran = run(&bench, &data, plan, &mut |_| Vec::new());
-        assert_eq!((ran.outcome.measurements.len(), ran.outcome.steps), (3, STEPS));
+        assert_eq!(
+            (ran.outcome.measurements.len(), ran.outcome.steps),
+            (3, STEPS)
+        );
         (as_text(&ran.outcome.measurements), bench.bits())
     };
     let (first, second, other) = (once(TRAINING), once(TRAINING), once(TRAINING + 1));
@@ -168,7 +169,11 @@ fn a_probe_learns_and_measures_on_other_batches_than_it_trains_on() {
     let steps: Vec<usize> = ran.outcome.measurements.iter().map(|m| m.step).collect();
     assert_eq!(steps, [4, 8, 12]);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    assert!(mean(&ran.losses[10..]) < mean(&ran.losses[..6]), "{:?}", ran.losses);
+    assert!(
+        mean(&ran.losses[10..]) < mean(&ran.losses[..6]),
+        "{:?}",
+        ran.losses
+    );
 
     let mut replayed = order(&data.0, BATCH, TRAINING);
     let training: Vec<BTreeSet<Vec<u32>>> = (0..STEPS)
@@ -179,8 +184,11 @@ fn a_probe_learns_and_measures_on_other_batches_than_it_trains_on() {
             unpadded(batch.inputs.input_ids.to_vec2().expect("ids"))
         })
         .collect();
-    let measuring: Vec<BTreeSet<Vec<u32>>> =
-        ran.seen.iter().map(|seen| unpadded(seen.rows.clone())).collect();
+    let measuring: Vec<BTreeSet<Vec<u32>>> = ran
+        .seen
+        .iter()
+        .map(|seen| unpadded(seen.rows.clone()))
+        .collect();
     for (step, measuring) in steps.iter().zip(&measuring) {
         assert!(!measuring.is_subset(&training[*step]));
         assert!(training.iter().all(|training| training != measuring));
@@ -211,7 +219,12 @@ fn rates_follow_the_measured_optimum_a_tenth_of_the_way() {
                 Verdict::Accepted => optimal_rate(measurement.slope[k], diagonal[k]),
                 _ => None,
             };
-            assert_eq!(after, next_rate(before, optimum), "{}", bench.groups[k].name);
+            assert_eq!(
+                after,
+                next_rate(before, optimum),
+                "{}",
+                bench.groups[k].name
+            );
             let (low, high) = (before * (0.9 + 0.05), before * (0.9 + 0.2));
             assert!((low * (1.0 - 1e-12)..=high * (1.0 + 1e-12)).contains(&after));
             moved += usize::from(after != before);
@@ -240,19 +253,32 @@ fn a_frozen_group_stops_and_the_others_go_on() {
     });
     let (before, after) = (at_freezing.expect("a measurement"), all());
     assert_eq!(ran.outcome.frozen, frozen);
-    let (first, later) = ran.outcome.measurements.split_first().expect("measurements");
+    let (first, later) = ran
+        .outcome
+        .measurements
+        .split_first()
+        .expect("measurements");
     assert!(!first.verdict.contains(&Verdict::Frozen));
     assert_eq!(later.len(), 2);
     for (k, group) in bench.groups.iter().enumerate() {
         let is_frozen = frozen.contains(&k);
         for measurement in later {
-            assert_eq!(measurement.verdict[k] == Verdict::Frozen, is_frozen, "{}", group.name);
+            assert_eq!(
+                measurement.verdict[k] == Verdict::Frozen,
+                is_frozen,
+                "{}",
+                group.name
+            );
         }
         if !is_key_bias(group) {
             assert_eq!(before[k] == after[k], is_frozen, "{}", group.name);
         }
     }
-    assert!(ran.seen[1..].iter().all(|seen| seen.rates.len() == bench.groups.len() - 2));
+    assert!(
+        ran.seen[1..]
+            .iter()
+            .all(|seen| seen.rates.len() == bench.groups.len() - 2)
+    );
 }
 
 #[test]
@@ -266,7 +292,16 @@ fn measuring_changes_nothing_of_the_training() {
             ..plan.probe
         };
         let estimator = estimator.unwrap_or(Box::new(ParabolaFit));
-        let ran = run(&bench, &data, Plan { estimator, probe, ..plan }, &mut |_| Vec::new());
+        let ran = run(
+            &bench,
+            &data,
+            Plan {
+                estimator,
+                probe,
+                ..plan
+            },
+            &mut |_| Vec::new(),
+        );
         (ran.outcome.measurements.len(), ran.losses, bench.bits())
     };
     let plain = run(None);
@@ -348,7 +383,6 @@ fn the_rounding_floor_parts_key_biases_from_all_others_in_training() {
             }
         }
     }
-    eprintln!("MEASURED floor in training: key biases up to {strongest}, others from {weakest}");
-    assert!(strongest < 0.5, "{strongest} of the floor");
-    assert!(weakest > 2.0, "{weakest} of the floor");
+    assert!(strongest < 0.1, "{strongest} of the floor");
+    assert!(weakest > 10.0, "{weakest} of the floor");
 }
