@@ -146,7 +146,7 @@ impl Bench {
         directions: &Directions,
         rates: &[f64],
         step: usize,
-    ) -> autopeft::error::Result<Estimate> {
+    ) -> Result<Estimate, Box<autopeft::error::Error>> {
         measure(
             &*self.model,
             self,
@@ -185,9 +185,9 @@ pub fn measure(
     directions: &Arc<Directions>,
     rates: &[f64],
     step: usize,
-) -> autopeft::error::Result<Estimate> {
+) -> Result<Estimate, Box<autopeft::error::Error>> {
     let groups: Vec<&Group> = bench.groups.iter().collect();
-    estimator.measure(&Point {
+    let estimate = estimator.measure(&Point {
         model,
         inputs: &bench.inputs,
         labels: &bench.labels,
@@ -195,7 +195,8 @@ pub fn measure(
         directions,
         rates,
         step,
-    })
+    });
+    estimate.map_err(Box::new)
 }
 
 /// Whether a group is the bias of an attention key, which shifts all scores of a query alike.

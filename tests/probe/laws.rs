@@ -247,7 +247,7 @@ fn every_estimator_finds_no_value_in_the_biases_of_attention_keys() {
         let estimate = bench
             .measure(&mut *estimator, &directions, &rates, 0)
             .expect("an estimate");
-        let (verdicts, values) = judged(&estimate);
+        let (_, values) = judged(&estimate);
         let largest = values.iter().fold(0.0f64, |most, v| most.max(*v));
         for (k, group) in bench.groups.iter().enumerate() {
             if is_key_bias(group) {
