@@ -102,6 +102,10 @@ pub enum Error {
         loss: f64,
     },
 
+    /// A gradient became infinite or not a number, though the loss did not.
+    #[error("a gradient is not a finite number")]
+    GradientNotFinite,
+
     /// The exported files do not compute what was trained.
     #[error("the exported adapter, read back, differs by {difference:.1e} in its logits; nothing was kept in `{path}`", path = path.display())]
     NotVerified {
@@ -150,7 +154,7 @@ impl Error {
                     .to_string(),
             ),
             Self::Device { .. } => Some("use `--device cpu` or `--device auto`".to_string()),
-            Self::Diverged { .. } => {
+            Self::Diverged { .. } | Self::GradientNotFinite => {
                 Some("lower `--set train.learning_rate=…`, or check the data for extreme rows".to_string())
             }
             Self::NotVerified { .. } => {

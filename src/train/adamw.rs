@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use autopeft_adapters::{Directions, Gradients, Kind, Parameter, Part};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Settings of [`AdamW`]; names as in the literature.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +68,7 @@ impl AdamW {
     /// backward pass did not reach counts as having a gradient of zero.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// [`Error::GradientNotFinite`] before any moment is changed; and when a tensor operation fails.
     pub fn direction(&mut self, gradients: &Gradients) -> Result<Tensor> {
         let parts = self
             .parameters
@@ -79,11 +79,12 @@ impl AdamW {
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
         let mut gradient = Tensor::cat(&parts, 0)?;
-        if let Some(limit) = self.config.clip {
-            let norm = norm(&gradient)?;
-            if norm > limit {
-                gradient = (gradient * (limit / norm))?;
-            }
+        let norm = self.norm(&parts)?;
+        if !norm.is_finite() {
+            return Err(Error::GradientNotFinite);
+        }
+        if let Some(limit) = self.config.clip.filter(|limit| norm > *limit) {
+            gradient = (gradient * (limit / norm))?;
         }
         let AdamWConfig {
             beta1,
@@ -106,6 +107,23 @@ impl AdamW {
         let second_hat = (&second / (1.0 - beta2.powi(self.steps)))?;
         self.moments = Some((first, second));
         Ok((first_hat / (second_hat.sqrt()? + epsilon)?)?)
+    }
+
+    /// Norm of the whole gradient, without that of reference weights: they are not trained, so measuring
+    /// them must not change the training of the others.
+    fn norm(&self, parts: &[Tensor]) -> Result<f64> {
+        let trained: Vec<&Tensor> = self
+            .parameters
+            .iter()
+            .zip(parts)
+            .filter(|(parameter, _)| parameter.kind() != Kind::Base)
+            .map(|(_, part)| part)
+            .collect();
+        if trained.is_empty() {
+            return Ok(0.0);
+        }
+        let numbers = Tensor::cat(&trained, 0)?.to_dtype(DType::F64)?;
+        Ok(numbers.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
     }
 
     /// A flat direction as one tensor for each parameter.
@@ -178,9 +196,4 @@ impl AdamW {
 fn decays(parameter: &Parameter) -> bool {
     let is_bias = matches!(parameter.part(), Part::Bias | Part::DownBias | Part::UpBias);
     !is_bias && parameter.kind() != Kind::Norm
-}
-
-fn norm(flat: &Tensor) -> Result<f64> {
-    let numbers = flat.to_dtype(candle_core::DType::F64)?;
-    Ok(numbers.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
 }
