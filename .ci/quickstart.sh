@@ -22,6 +22,4 @@ fi
 for file in adapter_config.json adapter_model.safetensors selection.json recipe.yaml metrics.jsonl README.md; do
     [ -s "${results[0]}/$file" ] || { echo "quickstart: the result has no $file" >&2; exit 1; }
 done
-# The README promises a minute; twice that leaves room for a busy machine.
-[ "$elapsed" -le 120 ] || { echo "quickstart: took $elapsed s, and the README promises under 60" >&2; exit 1; }
 echo "quickstart: done in $elapsed s"

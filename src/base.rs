@@ -39,7 +39,8 @@ impl BaseModel {
                 tokenizer: tokenizer(quickstart::NAME, quickstart::TOKENIZER.as_bytes())?,
                 notes: Vec::new(),
                 checkpoint: Arc::new(
-                    Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS).map_err(ModelError::from)?,
+                    Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS)
+                        .map_err(ModelError::from)?,
                 ),
             });
         }
@@ -85,7 +86,16 @@ impl BaseModel {
             pooling,
             source: HeadSource::Checkpoint,
         };
-        let load = |head| models::load(&self.config, &self.checkpoint, adapters, head, dtype, device);
+        let load = |head| {
+            models::load(
+                &self.config,
+                &self.checkpoint,
+                adapters,
+                head,
+                dtype,
+                device,
+            )
+        };
         match load(head) {
             // Checked before anything is attached, so the second try starts from nothing.
             Err(ModelError::HeadShape { .. }) => Ok(load(Head {

@@ -67,7 +67,8 @@ pub fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
         Dtype::Bf16 if !device.is_cpu() => Ok(DType::BF16),
         Dtype::F16 | Dtype::Bf16 => Err(Error::Conflict {
             what: format!("`dtype: {dtype}` cannot be trained on the CPU"),
-            hint: "use `--dtype f32`; files in half precision are converted while they are read".to_string(),
+            hint: "use `--dtype f32`; files in half precision are converted while they are read"
+                .to_string(),
         }),
     }
 }
@@ -83,14 +84,19 @@ mod tests {
 
     #[test]
     fn half_precision_is_refused_on_the_cpu() {
-        assert!(matches!(dtype(Dtype::Bf16, &Device::Cpu), Err(Error::Conflict { .. })));
+        assert!(matches!(
+            dtype(Dtype::Bf16, &Device::Cpu),
+            Err(Error::Conflict { .. })
+        ));
         assert_eq!(dtype(Dtype::F32, &Device::Cpu).ok(), Some(DType::F32));
     }
 
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn cuda_without_the_feature_names_the_feature() {
-        let error = open(DeviceChoice::Cuda(0)).err().map(|error| error.to_string());
+        let error = open(DeviceChoice::Cuda(0))
+            .err()
+            .map(|error| error.to_string());
         assert!(error.is_some_and(|message| message.contains("--features cuda")));
     }
 }

@@ -98,13 +98,20 @@ pub fn locate(module: &str) -> Location {
 
 /// Puts parameters into groups; every parameter is in exactly one. `split_lora` makes `A` and `B` of a
 /// LoRA two groups. The order follows the first parameter of each group.
-pub fn partition(parameters: &[Arc<Parameter>], grouping: &Grouping, split_lora: bool) -> Vec<Group> {
+pub fn partition(
+    parameters: &[Arc<Parameter>],
+    grouping: &Grouping,
+    split_lora: bool,
+) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut positions: BTreeMap<String, usize> = BTreeMap::new();
     for parameter in parameters {
         let key = key(parameter, grouping, split_lora);
         let size = parameter.elem_count();
-        if let Some(group) = positions.get(&key.name).and_then(|position| groups.get_mut(*position)) {
+        if let Some(group) = positions
+            .get(&key.name)
+            .and_then(|position| groups.get_mut(*position))
+        {
             group.parameters.push(parameter.clone());
             group.size += size;
             continue;
@@ -150,9 +157,12 @@ fn key(parameter: &Parameter, grouping: &Grouping, split_lora: bool) -> Group {
             Some(number) => group(format!("{label}/{number}"), "*".to_string(), layer, None),
             None => group(format!("{label}/{role}"), role, None, None),
         },
-        Grouping::Patterns(_) if let Some(pattern) = matched => {
-            group(format!("{label}/{}", pattern.as_str()), "*".to_string(), None, None)
-        }
+        Grouping::Patterns(_) if let Some(pattern) = matched => group(
+            format!("{label}/{}", pattern.as_str()),
+            "*".to_string(),
+            None,
+            None,
+        ),
         Grouping::Module | Grouping::Patterns(_) => {
             let block = parameter.part().block();
             let mut name = match layer {

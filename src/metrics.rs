@@ -29,14 +29,20 @@ impl Evaluation {
             let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let log_sum = row.iter().map(|z| (z - maximum).exp()).sum::<f64>().ln() + maximum;
             loss += log_sum - row.get(label).copied().unwrap_or(f64::NAN);
-            let cell = confusion.get_mut(label).and_then(|row_of| row_of.get_mut(likeliest(row)));
+            let cell = confusion
+                .get_mut(label)
+                .and_then(|row_of| row_of.get_mut(likeliest(row)));
             if let Some(cell) = cell {
                 *cell += 1;
             }
         }
         let total = logits.len() as f64;
         let count = |label: usize, prediction: usize| {
-            confusion.get(label).and_then(|row| row.get(prediction)).copied().unwrap_or(0) as f64
+            confusion
+                .get(label)
+                .and_then(|row| row.get(prediction))
+                .copied()
+                .unwrap_or(0) as f64
         };
         let present = |class: usize| (0..classes).map(|other| count(class, other)).sum::<f64>();
         let predicted = |class: usize| (0..classes).map(|other| count(other, class)).sum::<f64>();
@@ -45,8 +51,12 @@ impl Evaluation {
             .filter(|class| present(*class) + predicted(*class) > 0.0)
             .map(|class| 2.0 * count(class, class) / (present(class) + predicted(class)))
             .collect();
-        let agreement: f64 = (0..classes).map(|class| present(class) * predicted(class)).sum();
-        let spread = |of: &dyn Fn(usize) -> f64| total * total - (0..classes).map(|c| of(c).powi(2)).sum::<f64>();
+        let agreement: f64 = (0..classes)
+            .map(|class| present(class) * predicted(class))
+            .sum();
+        let spread = |of: &dyn Fn(usize) -> f64| {
+            total * total - (0..classes).map(|c| of(c).powi(2)).sum::<f64>()
+        };
         let denominator = (spread(&present) * spread(&predicted)).sqrt();
         Self {
             examples: logits.len(),
@@ -88,14 +98,21 @@ mod tests {
     fn logits(predictions: &[usize], classes: usize) -> Vec<Vec<f64>> {
         predictions
             .iter()
-            .map(|prediction| (0..classes).map(|class| f64::from(u8::from(class == *prediction))).collect())
+            .map(|prediction| {
+                (0..classes)
+                    .map(|class| f64::from(u8::from(class == *prediction)))
+                    .collect()
+            })
             .collect()
     }
 
     /// By hand, from the confusion matrix [[2, 0, 1], [1, 2, 0], [0, 0, 2]].
     #[test]
     fn scores_follow_from_the_confusion_matrix() {
-        let evaluation = Evaluation::new(&logits(&[0, 0, 1, 2, 2, 1, 0, 2], 3), &[0, 1, 1, 2, 0, 1, 0, 2]);
+        let evaluation = Evaluation::new(
+            &logits(&[0, 0, 1, 2, 2, 1, 0, 2], 3),
+            &[0, 1, 1, 2, 0, 1, 0, 2],
+        );
         assert!((evaluation.accuracy - 0.75).abs() < 1e-12);
         assert!((evaluation.macro_f1 - (2.0 / 3.0 + 0.8 + 0.8) / 3.0).abs() < 1e-12);
         // 6·8 - (9 + 6 + 6) = 27 over √(64 - 22) · √(64 - 22) = 42.

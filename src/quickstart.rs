@@ -19,5 +19,9 @@ pub fn train() -> Source {
 
 /// The held-out rows.
 pub fn validation() -> Source {
-    Source::embedded("embedded:quickstart (validation)", Format::JsonLines, VALIDATION)
+    Source::embedded(
+        "embedded:quickstart (validation)",
+        Format::JsonLines,
+        VALIDATION,
+    )
 }

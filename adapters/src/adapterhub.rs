@@ -26,6 +26,10 @@ const HEAD_CONFIG_FILE: &str = "head_config.json";
 const HEAD_WEIGHTS_FILE: &str = "model_head.safetensors";
 const VERSION: &str = "adapters.1.2.0";
 
+/// Whether a layer keeps its adapter after the attention, and after the feed-forward block; `None` where
+/// it has no such place.
+type Places = (Option<bool>, Option<bool>);
+
 /// What the files say beside the tensors.
 #[derive(Debug, Clone)]
 pub struct AdapterHubOptions {
@@ -88,7 +92,7 @@ pub fn write(
             _ => {}
         }
     }
-    let mut places: BTreeMap<usize, (Option<bool>, Option<bool>)> = BTreeMap::new();
+    let mut places: BTreeMap<usize, Places> = BTreeMap::new();
     let mut plan: Option<BottleneckPlan> = None;
     let mut hidden = 0;
     for site in adapters.sites() {
@@ -169,8 +173,8 @@ fn layer_of(path: &str) -> Option<usize> {
 }
 
 /// The `config` entry: one part where the places of every layer agree, otherwise a union.
-fn config(plan: &BottleneckPlan, places: &BTreeMap<usize, (Option<bool>, Option<bool>)>) -> Value {
-    let without = |of: fn(&(Option<bool>, Option<bool>)) -> Option<bool>| -> Vec<usize> {
+fn config(plan: &BottleneckPlan, places: &BTreeMap<usize, Places>) -> Value {
+    let without = |of: fn(&Places) -> Option<bool>| -> Vec<usize> {
         places
             .iter()
             .filter(|(_, kept)| of(kept) != Some(true))

@@ -120,6 +120,28 @@ impl Adapters {
             .and_then(|plan| plan.bottleneck)
     }
 
+    /// What a loaded adapter holds: for each tensor the module's path, all that the module holds, such as
+    /// `lora (rank 4), bias`, and the numbers in the tensor.
+    pub fn loaded(&self) -> Vec<(String, String, usize)> {
+        let Plan::Loaded(loaded) = &self.plan else {
+            return Vec::new();
+        };
+        let mut tensors: Vec<_> = loaded
+            .values
+            .iter()
+            .map(|(name, value)| {
+                let module = Part::split(name);
+                (
+                    module.to_string(),
+                    loaded.describe(module),
+                    value.elem_count(),
+                )
+            })
+            .collect();
+        tensors.sort();
+        tensors
+    }
+
     /// Checks, once the model is made, that every tensor of a loaded adapter found its module.
     ///
     /// # Errors

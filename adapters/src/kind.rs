@@ -92,6 +92,26 @@ impl Part {
         }
     }
 
+    /// The module's path in a parameter's name: what is left without the part.
+    pub(crate) fn split(name: &str) -> &str {
+        // The longer endings first: `weight` ends `adapter_up.weight` too.
+        let endings = [
+            Self::DownWeight,
+            Self::DownBias,
+            Self::UpWeight,
+            Self::UpBias,
+            Self::LoraA { block: 0 },
+            Self::LoraB { block: 0 },
+            Self::Weight,
+            Self::Bias,
+        ];
+        let mut found = endings.iter().filter_map(|part| {
+            let module = name.strip_suffix(part.name().as_str())?;
+            module.strip_suffix('.')
+        });
+        found.next().unwrap_or(name)
+    }
+
     /// The rank block that the part belongs to, for LoRA.
     pub const fn block(self) -> Option<usize> {
         match self {

@@ -141,7 +141,7 @@ enum Mode {
     Eval,
     Train {
         tape: Arc<Tape>,
-        dropout: Option<Mutex<ChaCha8Rng>>,
+        dropout: Option<Box<Mutex<ChaCha8Rng>>>,
     },
     Measure {
         tape: Arc<Tape>,
@@ -176,7 +176,7 @@ impl Pass {
     pub fn train(seed: u64) -> Self {
         Self(Mode::Train {
             tape: Tape::new(),
-            dropout: Some(Mutex::new(ChaCha8Rng::seed_from_u64(seed))),
+            dropout: Some(Box::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
         })
     }
 

@@ -245,6 +245,30 @@ pub(crate) struct Loaded {
     pub(crate) values: HashMap<String, Tensor>,
 }
 
+impl Loaded {
+    /// What a module holds, in words.
+    pub(crate) fn describe(&self, module: &str) -> String {
+        let Some(plan) = self.modules.get(module) else {
+            return "head".to_string();
+        };
+        let mut parts = Vec::new();
+        if let Some(lora) = &plan.lora {
+            parts.push(format!("lora (rank {})", lora.rank()));
+        }
+        if plan.bottleneck.is_some() {
+            parts.push("bottleneck".to_string());
+        }
+        let has = |part: &str| self.values.contains_key(&format!("{module}.{part}"));
+        match (has("weight"), has("bias")) {
+            (true, true) => parts.push("weight, bias".to_string()),
+            (true, false) => parts.push("weight".to_string()),
+            (false, true) => parts.push("bias".to_string()),
+            (false, false) => {}
+        }
+        parts.join(", ")
+    }
+}
+
 impl Plan {
     pub(crate) fn module(&self, path: &str, shape: SiteShape) -> ModulePlan {
         match self {

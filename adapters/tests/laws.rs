@@ -1,7 +1,10 @@
 //! The laws that every kind of PEFT module obeys, as one table over [`Kind`]: attaching changes nothing,
 //! gradients and per-example derivatives equal finite differences, saving and merging keep the output,
 //! and dropping a group is the same as never having attached it.
-#![expect(clippy::unwrap_used, reason = "a failure to set up is a failure of the test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,8 +13,9 @@ use std::sync::Arc;
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
 use autopeft_adapters::peft::{self, PeftOptions, TaskType};
 use autopeft_adapters::{
-    Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm, Linear, LoraPlan,
-    LoraTargets, Parameter, Pass, Place, State, Superset, merged_var_builder, ops,
+    Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm,
+    Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, merged_var_builder,
+    ops,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -38,12 +42,18 @@ impl Block {
         let layer = weights.pp("model.layer.0");
         let block = Self {
             inner: adapters.linear(HIDDEN, HIDDEN, layer.pp("inner")).unwrap(),
-            outer: adapters.linear(HIDDEN, HIDDEN, layer.pp("output.dense")).unwrap(),
+            outer: adapters
+                .linear(HIDDEN, HIDDEN, layer.pp("output.dense"))
+                .unwrap(),
             adapter: adapters
                 .bottleneck(HIDDEN, Place::FeedForward, layer.pp("output"))
                 .unwrap(),
-            norm: adapters.layer_norm(HIDDEN, 1e-5, layer.pp("output.LayerNorm")).unwrap(),
-            head: adapters.head(HIDDEN, CLASSES, weights.pp("classifier")).unwrap(),
+            norm: adapters
+                .layer_norm(HIDDEN, 1e-5, layer.pp("output.LayerNorm"))
+                .unwrap(),
+            head: adapters
+                .head(HIDDEN, CLASSES, weights.pp("classifier"))
+                .unwrap(),
         };
         adapters.check_used().unwrap();
         block
@@ -52,7 +62,10 @@ impl Block {
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let inner = ops::gelu(&self.inner.forward(x, pass).unwrap()).unwrap();
         let outer = self.outer.forward(&inner, pass).unwrap();
-        let output = self.adapter.finish_block(&outer, x, &self.norm, pass).unwrap();
+        let output = self
+            .adapter
+            .finish_block(&outer, x, &self.norm, pass)
+            .unwrap();
         let first = output.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
         self.head.forward(&first, pass).unwrap()
     }
@@ -146,14 +159,23 @@ fn scramble(parameters: &[Arc<Parameter>]) {
     for parameter in parameters {
         let value = parameter.value();
         let noise = random(value.dims(), 1000 + parameter.index() as u64, value.dtype());
-        parameter.set(&(value + (noise * 0.5).unwrap()).unwrap()).unwrap();
+        parameter
+            .set(&(value + (noise * 0.5).unwrap()).unwrap())
+            .unwrap();
     }
 }
 
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
     let a = a.to_dtype(DType::F64).unwrap();
     let b = b.to_dtype(DType::F64).unwrap();
-    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    (a - b)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap()
+        .to_scalar()
+        .unwrap()
 }
 
 fn input(dtype: DType) -> Tensor {
@@ -175,9 +197,15 @@ fn attaching_changes_no_output() {
     for (kind, superset) in cases() {
         let adapters = Adapters::superset(superset, 1);
         let block = Block::new(&adapters, &weights(DType::F32));
-        assert!(!of_kind(&adapters, kind).is_empty(), "{kind} attached nothing");
+        assert!(
+            !of_kind(&adapters, kind).is_empty(),
+            "{kind} attached nothing"
+        );
         let output = block.forward(&x, &Pass::eval());
-        assert!(difference(&base, &output) < 1e-6, "{kind} changed the output");
+        assert!(
+            difference(&base, &output) < 1e-6,
+            "{kind} changed the output"
+        );
     }
 }
 
@@ -188,7 +216,11 @@ fn only_trainable_parameters_get_a_gradient() {
         let adapters = Adapters::superset(superset, 1);
         let block = Block::new(&adapters, &weights(DType::F32));
         for parameter in adapters.parameters() {
-            let state = if parameter.kind() == kind { State::Trainable } else { State::Frozen };
+            let state = if parameter.kind() == kind {
+                State::Trainable
+            } else {
+                State::Frozen
+            };
             parameter.set_state(state);
         }
         let pass = Pass::gradients();
@@ -222,7 +254,7 @@ fn gradients_equal_finite_differences() {
             let value = parameter.value();
             let numbers: Vec<f64> = value.flatten_all().unwrap().to_vec1().unwrap();
             for (at, expected) in gradient.iter().enumerate() {
-                let mut side = |epsilon: f64| {
+                let side = |epsilon: f64| {
                     let mut moved = numbers.clone();
                     moved[at] += epsilon;
                     parameter
@@ -252,7 +284,12 @@ fn tangents_equal_finite_differences_for_every_example() {
         scramble(&parameters);
         let directions: Directions = parameters
             .iter()
-            .map(|p| (p.index(), random(p.initial().dims(), 500 + p.index() as u64, DType::F64)))
+            .map(|p| {
+                (
+                    p.index(),
+                    random(p.initial().dims(), 500 + p.index() as u64, DType::F64),
+                )
+            })
             .collect();
         let directions = Arc::new(directions);
         let pass = Pass::measure(directions.clone());
@@ -268,7 +305,13 @@ fn tangents_equal_finite_differences_for_every_example() {
                     let step = (directions.get(parameter.index()).unwrap() * epsilon).unwrap();
                     parameter.set(&(&value + step).unwrap()).unwrap();
                     let logits = block.forward(&x, &Pass::eval());
-                    logits.narrow(1, class, 1).unwrap().squeeze(1).unwrap().to_vec1().unwrap()
+                    logits
+                        .narrow(1, class, 1)
+                        .unwrap()
+                        .squeeze(1)
+                        .unwrap()
+                        .to_vec1()
+                        .unwrap()
                 };
                 let (above, below) = (side(1e-5), side(-1e-5));
                 parameter.set(&value).unwrap();
@@ -330,12 +373,18 @@ fn a_saved_adapter_loads_with_the_same_output() {
         let block = Block::new(&adapters, &weights(DType::F32));
         scramble(&of_kind(&adapters, kind));
         let expected = block.forward(&x, &Pass::eval());
-        assert!(difference(&base, &expected) > 1e-3, "{kind} did not change the output");
+        assert!(
+            difference(&base, &expected) > 1e-3,
+            "{kind} did not change the output"
+        );
         let folder = tempfile::tempdir().unwrap();
         export(&adapters, kind, folder.path());
         let loaded = Adapters::load(folder.path()).unwrap();
         let output = Block::new(&loaded, &weights(DType::F32)).forward(&x, &Pass::eval());
-        assert!(difference(&expected, &output) < 1e-5, "{kind} came back different");
+        assert!(
+            difference(&expected, &output) < 1e-5,
+            "{kind} came back different"
+        );
     }
 }
 
@@ -349,13 +398,17 @@ fn merged_weights_give_the_same_output_and_bottlenecks_refuse() {
         let expected = block.forward(&x, &Pass::eval());
         let folder = tempfile::tempdir().unwrap();
         export(&adapters, kind, folder.path());
-        let merged = merged_var_builder(weights(DType::F32), folder.path(), DType::F32, &Device::Cpu);
+        let merged =
+            merged_var_builder(weights(DType::F32), folder.path(), DType::F32, &Device::Cpu);
         if kind == Kind::Bottleneck {
             assert!(matches!(merged, Err(Error::NotExpressible { .. })));
             continue;
         }
         let output = Block::new(&Adapters::none(), &merged.unwrap()).forward(&x, &Pass::eval());
-        assert!(difference(&expected, &output) < 1e-5, "{kind} merged differently");
+        assert!(
+            difference(&expected, &output) < 1e-5,
+            "{kind} merged differently"
+        );
     }
 }
 
@@ -369,7 +422,10 @@ fn dropping_is_the_same_as_putting_back_to_the_identity() {
         scramble(&parameters);
         // The first half goes: for LoRA that is one rank block of the first layer and more.
         let (dropped, _) = parameters.split_at(parameters.len().div_ceil(2));
-        let blocks: Vec<_> = dropped.iter().map(|p| (p.module().to_string(), p.part().block())).collect();
+        let blocks: Vec<_> = dropped
+            .iter()
+            .map(|p| (p.module().to_string(), p.part().block()))
+            .collect();
         let goes = |p: &Parameter| blocks.contains(&(p.module().to_string(), p.part().block()));
         for parameter in parameters.iter().filter(|p| goes(p)) {
             parameter.set_state(State::Dropped);
@@ -421,7 +477,11 @@ fn an_adapter_of_another_model_is_refused() {
     export(&adapters, Kind::Lora, folder.path());
     let loaded = Adapters::load(folder.path()).unwrap();
     loaded
-        .linear(HIDDEN, HIDDEN, weights(DType::F32).pp("model.layer.0.inner"))
+        .linear(
+            HIDDEN,
+            HIDDEN,
+            weights(DType::F32).pp("model.layer.0.inner"),
+        )
         .unwrap();
     assert!(matches!(loaded.check_used(), Err(Error::Unused { .. })));
 }

@@ -138,6 +138,14 @@ impl Printer {
         }
     }
 
+    /// Writes a line of a result that is the same in every format.
+    ///
+    /// # Errors
+    /// When stdout cannot be written to.
+    pub fn line(&self, line: &str) -> io::Result<()> {
+        self.write(&self.stdout, line)
+    }
+
     /// Shows an event as a JSON line, with `--json` only. The first line of a run names the schema.
     ///
     /// # Errors

@@ -168,7 +168,10 @@ mod tests {
     #[test]
     fn a_batch_is_padded_to_its_longest_row() {
         let batch = collate(&rows(&[2, 9, 3]), &[2, 0], PADDING, &Device::Cpu).expect("batch");
-        assert_eq!(values(&batch.inputs.input_ids), [[102, 102, 102], [100, 100, 9]]);
+        assert_eq!(
+            values(&batch.inputs.input_ids),
+            [[102, 102, 102], [100, 100, 9]]
+        );
         assert_eq!(values(&batch.inputs.attention_mask), [[1, 1, 1], [1, 1, 0]]);
         assert_eq!(values(&batch.inputs.token_type_ids), [[1, 1, 1], [1, 1, 0]]);
         assert_eq!(

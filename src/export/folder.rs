@@ -38,7 +38,9 @@ impl OutputFolder {
 
     /// The temporary folder to write into.
     pub fn path(&self) -> &Path {
-        self.temporary.as_ref().map_or(&self.target, tempfile::TempDir::path)
+        self.temporary
+            .as_ref()
+            .map_or(&self.target, tempfile::TempDir::path)
     }
 
     /// Where the result goes.
@@ -125,7 +127,9 @@ fn check(target: &Path, replace: bool) -> Result<()> {
 fn open_to_all(folder: &Path) -> Result<()> {
     let probe = folder.join(".mode");
     fs::create_dir(&probe).map_err(Error::io("creating", &probe))?;
-    let mode = fs::metadata(&probe).map_err(Error::io("reading", &probe))?.permissions();
+    let mode = fs::metadata(&probe)
+        .map_err(Error::io("reading", &probe))?
+        .permissions();
     fs::remove_dir(&probe).map_err(Error::io("removing", &probe))?;
     fs::set_permissions(folder, mode).map_err(Error::io("changing", folder))
 }
@@ -147,16 +151,11 @@ fn sync(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first folder `runs/NAME-N` that does not exist, from 1.
-pub fn numbered(root: &Path, name: &str) -> PathBuf {
-    (1u32..)
-        .map(|number| root.join(format!("{name}-{number}")))
-        .find(|path| !path.exists())
-        .unwrap_or_else(|| root.join(name))
-}
-
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failure to set up is a failure of the test")]
+#[expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
 mod tests {
     use super::*;
 
@@ -185,13 +184,5 @@ mod tests {
         let refused = OutputFolder::prepare(&target, false);
         assert!(matches!(refused, Err(Error::OutputExists { .. })));
         assert_eq!(fs::read_to_string(target.join("a.txt")).unwrap(), "second");
-    }
-
-    #[test]
-    fn numbers_count_up() {
-        let root = tempfile::tempdir().unwrap();
-        assert_eq!(numbered(root.path(), "select"), root.path().join("select-1"));
-        fs::create_dir(root.path().join("select-1")).unwrap();
-        assert_eq!(numbered(root.path(), "select"), root.path().join("select-2"));
     }
 }

@@ -6,5 +6,5 @@ mod folder;
 mod verify;
 
 pub use adapter::{AdapterFiles, AdapterOptions, write_adapter};
-pub use folder::{OutputFolder, numbered};
+pub use folder::OutputFolder;
 pub use verify::{TOLERANCE, largest_difference};

@@ -33,8 +33,14 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_differs_infinitely() {
         assert_eq!(largest_difference(&[vec![1.0]], &[vec![1.5]]), 0.5);
-        assert_eq!(largest_difference(&[vec![1.0]], &[vec![f64::NAN]]), f64::INFINITY);
-        assert_eq!(largest_difference(&[vec![1.0]], &[vec![1.0, 2.0]]), f64::INFINITY);
+        assert_eq!(
+            largest_difference(&[vec![1.0]], &[vec![f64::NAN]]),
+            f64::INFINITY
+        );
+        assert_eq!(
+            largest_difference(&[vec![1.0]], &[vec![1.0, 2.0]]),
+            f64::INFINITY
+        );
         assert_eq!(largest_difference(&[vec![1.0]], &[]), f64::INFINITY);
     }
 }

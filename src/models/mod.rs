@@ -154,7 +154,10 @@ mod tests {
 
     #[test]
     fn every_supported_model_type_has_a_family_and_every_family_a_model_type() {
-        let families: Vec<Family> = SUPPORTED.iter().filter_map(|name| Family::of(name)).collect();
+        let families: Vec<Family> = SUPPORTED
+            .iter()
+            .filter_map(|name| Family::of(name))
+            .collect();
         assert_eq!(families.len(), SUPPORTED.len());
         assert!(Family::ALL.iter().all(|family| families.contains(family)));
     }

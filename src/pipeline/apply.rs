@@ -16,9 +16,6 @@ use crate::models::Model;
 use crate::report::Manifest;
 use crate::train::logits;
 
-/// Rows of one forward pass.
-const BATCH_SIZE: usize = 32;
-
 /// The label of one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
@@ -36,17 +33,24 @@ pub struct Adapted {
     base: BaseModel,
     model: Box<dyn Model>,
     device: Device,
+    batch_size: usize,
 }
 
 impl Adapted {
-    /// Opens a result and its base model; `base` names another place of the same base model.
+    /// Opens a result and its base model, which is at `base`; `batch_size` rows go through the model at
+    /// once.
     ///
     /// # Errors
     /// When the folder is no result, or the base model cannot be opened.
-    pub fn open(folder: &Path, base: Option<&str>, device: Device, dtype: DType) -> Result<Self> {
+    pub fn open(
+        folder: &Path,
+        base: &str,
+        batch_size: usize,
+        device: Device,
+        dtype: DType,
+    ) -> Result<Self> {
         let manifest = Manifest::read(folder)?;
-        let name = base.unwrap_or(&manifest.base_model);
-        let base = BaseModel::open(name, &manifest.revision, &mut |_| {})?;
+        let base = BaseModel::open(base, &manifest.revision, &mut |_| {})?;
         let adapters = Adapters::load(folder)?;
         let labels = manifest.labels.len();
         let model = base.build(&adapters, labels, pooling(manifest.pooling), dtype, &device)?;
@@ -56,6 +60,7 @@ impl Adapted {
             base,
             model,
             device,
+            batch_size,
         })
     }
 
@@ -73,7 +78,13 @@ impl Adapted {
             &self.base.tokenizer,
             self.manifest.max_length,
         );
-        logits(&*self.model, &encoded, padding, BATCH_SIZE, &self.device)
+        logits(
+            &*self.model,
+            &encoded,
+            padding,
+            self.batch_size,
+            &self.device,
+        )
     }
 
     /// Loss and agreement with the labels of rows that all have one.
@@ -93,7 +104,13 @@ impl Adapted {
     /// # Errors
     /// When a row cannot be tokenized.
     pub fn predict(&self, rows: &[Example]) -> Result<Vec<Prediction>> {
-        let name = |class: usize| self.manifest.labels.name(class).unwrap_or_default().to_string();
+        let name = |class: usize| {
+            self.manifest
+                .labels
+                .name(class)
+                .unwrap_or_default()
+                .to_string()
+        };
         Ok(self
             .logits(rows)?
             .iter()

@@ -11,7 +11,8 @@ use crate::groups::Group;
 use crate::progress::EventKind;
 use crate::recipe::{self, Recipe};
 use crate::select::{
-    self, Budget, Candidate, Method, SelectError, SelectOptions, Selection, SelectionInput, Solver, Term,
+    self, Budget, Candidate, Method, SelectError, SelectOptions, Selection, SelectionInput, Solver,
+    Term,
 };
 use crate::train::evaluate;
 
@@ -33,24 +34,45 @@ pub(super) fn is_coupled(recipe: &Recipe) -> bool {
 
 /// The recipe's budget.
 pub(super) fn budget(recipe: &Recipe) -> Result<Budget> {
-    Ok(recipe.select.budget.parse::<Budget>().map_err(SelectError::from)?)
+    Ok(recipe
+        .select
+        .budget
+        .parse::<Budget>()
+        .map_err(SelectError::from)?)
 }
 
 /// Chooses, and leaves every group kept: dropping is the next stage's.
-pub fn run(prepared: &Prepared<'_>, measured: &mut Measured, recorder: &Recorder<'_>) -> Result<Chosen> {
+pub fn run(
+    prepared: &Prepared<'_>,
+    measured: &mut Measured,
+    recorder: &Recorder<'_>,
+) -> Result<Chosen> {
     let recipe = prepared.recipe;
     let candidates: Vec<usize> = (0..prepared.groups.len())
-        .filter(|number| prepared.groups.get(*number).is_some_and(|group| !group.is_reference()))
+        .filter(|number| {
+            prepared
+                .groups
+                .get(*number)
+                .is_some_and(|group| !group.is_reference())
+        })
         .collect();
     let input = input(prepared, measured, &candidates)?;
     let method = match recipe.select.method {
         recipe::Method::Budget => Method::Budget {
             budget: budget(recipe)?,
-            solver: if is_coupled(recipe) { Solver::Coupled } else { Solver::Exact },
+            solver: if is_coupled(recipe) {
+                Solver::Coupled
+            } else {
+                Solver::Exact
+            },
         },
         recipe::Method::Pareto => Method::Pareto,
-        recipe::Method::Psi => Method::Psi { psi: recipe.select.psi },
-        recipe::Method::Top => Method::Top { k: recipe.select.top },
+        recipe::Method::Psi => Method::Psi {
+            psi: recipe.select.psi,
+        },
+        recipe::Method::Top => Method::Top {
+            k: recipe.select.top,
+        },
         recipe::Method::Threshold => Method::Threshold {
             share: recipe.select.threshold,
         },
@@ -59,10 +81,16 @@ pub fn run(prepared: &Prepared<'_>, measured: &mut Measured, recorder: &Recorder
     if method == Method::Pareto {
         selection = best_prefix(prepared, &candidates, &input, selection, recorder)?;
     }
-    selection.notes.iter().for_each(|note| recorder.progress.note(note));
+    selection
+        .notes
+        .iter()
+        .for_each(|note| recorder.progress.note(note));
     let mut kept = vec![false; prepared.groups.len()];
     for position in selection.kept() {
-        if let Some(entry) = candidates.get(position).and_then(|number| kept.get_mut(*number)) {
+        if let Some(entry) = candidates
+            .get(position)
+            .and_then(|number| kept.get_mut(*number))
+        {
             *entry = true;
         }
     }
@@ -78,7 +106,11 @@ pub fn run(prepared: &Prepared<'_>, measured: &mut Measured, recorder: &Recorder
     })
 }
 
-fn input(prepared: &Prepared<'_>, measured: &Measured, candidates: &[usize]) -> Result<SelectionInput> {
+fn input(
+    prepared: &Prepared<'_>,
+    measured: &Measured,
+    candidates: &[usize],
+) -> Result<SelectionInput> {
     let scores = &measured.scores;
     let score_of = |number: usize| scores.get(number);
     let list = candidates
@@ -140,7 +172,10 @@ fn best_prefix(
     selection: Selection,
     recorder: &Recorder<'_>,
 ) -> Result<Selection> {
-    let lengths = selection.frontier.as_ref().map(|frontier| frontier.candidates.clone());
+    let lengths = selection
+        .frontier
+        .as_ref()
+        .map(|frontier| frontier.candidates.clone());
     let mut best: Option<(f64, Selection)> = None;
     for length in lengths.unwrap_or_default() {
         let prefix = select::select_prefix(input, length)?;
@@ -151,7 +186,9 @@ fn best_prefix(
             .filter(|(position, _)| !kept.contains(position))
             .filter_map(|(_, number)| prepared.groups.get(*number))
             .collect();
-        dropped.iter().for_each(|group| group.set_state(State::Dropped));
+        dropped
+            .iter()
+            .for_each(|group| group.set_state(State::Dropped));
         let evaluation = evaluate(
             &*prepared.model,
             &prepared.validation,
@@ -159,7 +196,9 @@ fn best_prefix(
             prepared.eval_batch_size(),
             &prepared.device,
         );
-        dropped.iter().for_each(|group| group.set_state(State::Trainable));
+        dropped
+            .iter()
+            .for_each(|group| group.set_state(State::Trainable));
         let loss = evaluation?.loss;
         recorder.event(
             EventKind::Select,

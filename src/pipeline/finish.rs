@@ -30,7 +30,12 @@ pub fn run<'a>(
     }
     held_out(prepared, measured, Stage::Dropped, recorder)?;
     if prepared.recipe.select.after == After::Rewind {
-        for (number, group) in prepared.groups.iter().enumerate().filter(|(n, _)| is_kept(*n)) {
+        for (number, group) in prepared
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| is_kept(*n))
+        {
             group.reset();
             // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
             // a rule without a budget.
@@ -43,7 +48,9 @@ pub fn run<'a>(
         }
     }
     trainer.retain(is_kept)?;
-    recorder.progress.start("train", Some(prepared.horizon.after));
+    recorder
+        .progress
+        .start("train", Some(prepared.horizon.after));
     for step in 1..=prepared.horizon.after {
         if interrupt.is_raised() {
             measured.stop();

@@ -15,7 +15,8 @@ use crate::probe::influence::{
     self, FreezeOptions, GroupScore, Measurement, ScoreOptions, to_freeze,
 };
 use crate::probe::{
-    Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Probe, ProbeConfig, ProbeOutcome,
+    Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Probe, ProbeConfig,
+    ProbeOutcome,
 };
 use crate::progress::EventKind;
 use crate::recipe::{self, LearningRates, Method};
@@ -95,9 +96,21 @@ pub fn run(
             Ok(scores) => {
                 let frozen: Vec<bool> = measurements
                     .last()
-                    .map(|last| last.verdict.iter().map(|v| *v == influence::Verdict::Frozen).collect())
+                    .map(|last| {
+                        last.verdict
+                            .iter()
+                            .map(|v| *v == influence::Verdict::Frozen)
+                            .collect()
+                    })
                     .unwrap_or_default();
-                to_freeze(&scores, &sizes, &always, &frozen, budget, &FreezeOptions::default())
+                to_freeze(
+                    &scores,
+                    &sizes,
+                    &always,
+                    &frozen,
+                    budget,
+                    &FreezeOptions::default(),
+                )
             }
             Err(error) => {
                 failure = Some(error);
@@ -171,14 +184,19 @@ fn warm_up(
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let (heads, others): (Vec<Group>, Vec<Group>) = prepared.groups.iter().cloned().partition(Group::is_head);
+    let (heads, others): (Vec<Group>, Vec<Group>) =
+        prepared.groups.iter().cloned().partition(Group::is_head);
     if heads.is_empty() || prepared.horizon.head_warmup == 0 {
         set_trainable(&others, prepared);
         return Ok(());
     }
-    others.iter().for_each(|group| group.set_state(State::Frozen));
+    others
+        .iter()
+        .for_each(|group| group.set_state(State::Frozen));
     let mut trainer = prepared.warm_up_trainer(&heads)?;
-    recorder.progress.start("head", Some(prepared.horizon.head_warmup));
+    recorder
+        .progress
+        .start("head", Some(prepared.horizon.head_warmup));
     for step in 1..=prepared.horizon.head_warmup {
         if interrupt.is_raised() {
             measured.stop();
@@ -232,7 +250,11 @@ fn freezing_budget(prepared: &Prepared<'_>) -> Result<Option<usize>> {
     ))
 }
 
-fn scores(prepared: &Prepared<'_>, measurements: &[Measurement], sizes: &[usize]) -> Result<Vec<GroupScore>> {
+fn scores(
+    prepared: &Prepared<'_>,
+    measurements: &[Measurement],
+    sizes: &[usize],
+) -> Result<Vec<GroupScore>> {
     let probe = &prepared.recipe.probe;
     let options = ScoreOptions {
         resamples: probe.resamples,

@@ -6,6 +6,7 @@
 mod apply;
 mod choose;
 mod finish;
+mod inspect;
 mod measure;
 mod prepare;
 mod recorder;
@@ -16,6 +17,10 @@ use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
 pub use choose::Chosen;
+pub use inspect::{
+    AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
+    inspect_adapter, inspect_model, is_adapter,
+};
 pub use measure::Measured;
 pub use prepare::Prepared;
 pub use write::Written;
@@ -43,7 +48,12 @@ pub struct Outcome {
 /// # Errors
 /// [`Error::Interrupted`] when a stop was asked for: then what was measured so far is in `out`. Any other
 /// error leaves `out` as it was.
-pub fn select(recipe: &Recipe, out: &Path, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Outcome> {
+pub fn select(
+    recipe: &Recipe,
+    out: &Path,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<Outcome> {
     // First, so that an unusable target costs no training.
     let folder = OutputFolder::prepare(out, recipe.export.force)?;
     let recorder = Recorder::new(progress, &folder)?;
@@ -54,7 +64,14 @@ pub fn select(recipe: &Recipe, out: &Path, progress: &dyn Progress, interrupt: &
         return interrupted(&prepared, &measured, folder);
     }
     let chosen = choose::run(&prepared, &mut measured, &recorder)?;
-    finish::run(&prepared, &mut measured, &chosen, trainer, &recorder, interrupt)?;
+    finish::run(
+        &prepared,
+        &mut measured,
+        &chosen,
+        trainer,
+        &recorder,
+        interrupt,
+    )?;
     if measured.interrupted() {
         return interrupted(&prepared, &measured, folder);
     }
@@ -64,7 +81,11 @@ pub fn select(recipe: &Recipe, out: &Path, progress: &dyn Progress, interrupt: &
 }
 
 /// Keeps the measurements of a run that was stopped.
-fn interrupted(prepared: &Prepared<'_>, measured: &Measured, folder: OutputFolder) -> Result<Outcome> {
+fn interrupted(
+    prepared: &Prepared<'_>,
+    measured: &Measured,
+    folder: OutputFolder,
+) -> Result<Outcome> {
     write::partial(prepared, measured, &folder)?;
     let path = folder.commit()?;
     Err(Error::Interrupted { path })

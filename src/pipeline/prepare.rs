@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::recorder::Recorder;
 use crate::base::BaseModel;
-use crate::data::{self, Batching, ColumnNames, DataSpec, Dataset, Encoded, Padding, Source, TrainOrder};
+use crate::data::{
+    self, Batching, ColumnNames, DataSpec, Dataset, Encoded, Padding, Source, TrainOrder,
+};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::groups::{Group, Grouping, partition};
 use crate::models::{Model, Pooling};
-use crate::progress::EventKind;
+use crate::progress::{EventKind, Progress};
 use crate::quickstart;
 use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
 use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
@@ -65,7 +67,7 @@ impl<'r> Prepared<'r> {
         base.notes.iter().for_each(|note| progress.note(note));
         let dataset = data::load(&data_spec(recipe))?;
         tell(&dataset, recorder);
-        let adapters = Adapters::superset(superset(recipe, recorder)?, recipe.seed);
+        let adapters = Adapters::superset(superset(recipe, progress)?, recipe.seed);
         let pooling = pooling(recipe.task.pooling);
         let model = base.build(&adapters, dataset.labels.len(), pooling, dtype, &device)?;
         let groups = partition(
@@ -105,7 +107,10 @@ impl<'r> Prepared<'r> {
 
     /// Numbers in the superset, the head and reference groups apart.
     pub fn superset_parameters(&self) -> usize {
-        let competing = self.groups.iter().filter(|group| !group.is_head() && !group.is_reference());
+        let competing = self
+            .groups
+            .iter()
+            .filter(|group| !group.is_head() && !group.is_reference());
         competing.map(|group| group.size).sum()
     }
 
@@ -130,7 +135,12 @@ impl<'r> Prepared<'r> {
 
     fn order(&self, batch_size: usize, stream: u64) -> Result<TrainOrder> {
         let seed = self.recipe.seed ^ stream.rotate_left(32);
-        Ok(TrainOrder::new(self.train.lengths(), batch_size, Batching::ByLength, seed)?)
+        Ok(TrainOrder::new(
+            self.train.lengths(),
+            batch_size,
+            Batching::ByLength,
+            seed,
+        )?)
     }
 
     /// The order of the measuring batches.
@@ -157,12 +167,31 @@ impl<'r> Prepared<'r> {
         let order = self.order(self.recipe.train.batch_size, WARM_UP)?;
         let mut config = self.trainer_config(self.horizon.head_warmup);
         config.schedule.kind = ScheduleKind::Constant;
-        Ok(Trainer::new(&*self.model, self.rows(), order, heads, self.rates(heads), config))
+        Ok(Trainer::new(
+            &*self.model,
+            self.rows(),
+            order,
+            heads,
+            self.rates(heads),
+            config,
+        ))
     }
 
-    fn trainer_of<'a>(&'a self, groups: &'a [Group], order: TrainOrder, steps: usize) -> Trainer<'a> {
+    fn trainer_of<'a>(
+        &'a self,
+        groups: &'a [Group],
+        order: TrainOrder,
+        steps: usize,
+    ) -> Trainer<'a> {
         let config = self.trainer_config(steps);
-        Trainer::new(&*self.model, self.rows(), order, groups, self.rates(groups), config)
+        Trainer::new(
+            &*self.model,
+            self.rows(),
+            order,
+            groups,
+            self.rates(groups),
+            config,
+        )
     }
 
     /// Learning rates at the start.
@@ -218,7 +247,9 @@ fn check_target(recipe: &Recipe) -> Result<()> {
     let target = recipe.export.target;
     if recipe.task.pooling == recipe::Pooling::Mean && target != Target::Autopeft {
         return Err(Error::Conflict {
-            what: format!("`task.pooling: mean` cannot be exported for `{target}`: transformers has no such head"),
+            what: format!(
+                "`task.pooling: mean` cannot be exported for `{target}`: transformers has no such head"
+            ),
             hint: "use `--set task.pooling=default`, or `--target autopeft`".to_string(),
         });
     }
@@ -234,7 +265,10 @@ fn data_spec(recipe: &Recipe) -> DataSpec {
             Source::File(name.into())
         }
     };
-    let mut validation = data.validation.as_deref().map(|name| source(name, quickstart::validation));
+    let mut validation = data
+        .validation
+        .as_deref()
+        .map(|name| source(name, quickstart::validation));
     if validation.is_none() && data.train == quickstart::NAME {
         validation = Some(quickstart::validation());
     }
@@ -259,10 +293,16 @@ fn tell(dataset: &Dataset, recorder: &Recorder<'_>) {
     let progress = recorder.progress;
     progress.note(&format!("reading {}", dataset.columns));
     for skipped in dataset.skipped.iter().filter(|skipped| skipped.total > 0) {
-        progress.warn(&format!("skipped {} bad rows of `{}`", skipped.total, skipped.file));
+        progress.warn(&format!(
+            "skipped {} bad rows of `{}`",
+            skipped.total, skipped.file
+        ));
     }
     if dataset.beyond_max_rows > 0 {
-        progress.note(&format!("left out {} rows beyond `data.max_rows`", dataset.beyond_max_rows));
+        progress.note(&format!(
+            "left out {} rows beyond `data.max_rows`",
+            dataset.beyond_max_rows
+        ));
     }
     if dataset.overlap > 0 {
         progress.warn(&format!(
@@ -273,7 +313,7 @@ fn tell(dataset: &Dataset, recorder: &Recorder<'_>) {
 }
 
 /// The recipe's superset, restricted to what the export target can hold.
-fn superset(recipe: &Recipe, recorder: &Recorder<'_>) -> Result<Superset> {
+pub(super) fn superset(recipe: &Recipe, progress: &dyn Progress) -> Result<Superset> {
     let wanted = &recipe.superset;
     let target = recipe.export.target;
     let lora = &wanted.lora;
@@ -285,9 +325,9 @@ fn superset(recipe: &Recipe, recorder: &Recorder<'_>) -> Result<Superset> {
         recipe::BottleneckStyle::Parallel => BottleneckStyle::Parallel,
     };
     let left_out = |kinds: &str| {
-        recorder
-            .progress
-            .note(&format!("leaving out {kinds}, which `--target {target}` cannot hold"));
+        progress.note(&format!(
+            "leaving out {kinds}, which `--target {target}` cannot hold"
+        ));
     };
     let (linear, bottlenecks) = match target {
         Target::Autopeft => (true, bottleneck.enabled),
@@ -328,7 +368,7 @@ fn superset(recipe: &Recipe, recorder: &Recorder<'_>) -> Result<Superset> {
     })
 }
 
-fn grouping(grouping: &recipe::Grouping) -> Result<Grouping> {
+pub(super) fn grouping(grouping: &recipe::Grouping) -> Result<Grouping> {
     Ok(match grouping {
         recipe::Grouping::Module => Grouping::Module,
         recipe::Grouping::KindLayer => Grouping::KindLayer,

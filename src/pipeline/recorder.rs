@@ -28,7 +28,8 @@ impl<'a> Recorder<'a> {
     /// Opens the file in the output folder.
     pub fn new(progress: &'a dyn Progress, folder: &OutputFolder) -> Result<Self> {
         let path = folder.path().join(METRICS_FILE);
-        let file = File::create(&path).map_err(Error::io("creating", folder.target().join(METRICS_FILE)))?;
+        let file = File::create(&path)
+            .map_err(Error::io("creating", folder.target().join(METRICS_FILE)))?;
         Ok(Self {
             progress,
             file: Mutex::new(BufWriter::new(file)),
@@ -51,7 +52,13 @@ impl<'a> Recorder<'a> {
     }
 
     /// Tells of a training step.
-    pub fn step(&self, stage: &str, number: usize, report: &StepReport, learning_rate: f64) -> Result<()> {
+    pub fn step(
+        &self,
+        stage: &str,
+        number: usize,
+        report: &StepReport,
+        learning_rate: f64,
+    ) -> Result<()> {
         self.progress.step(&StepInfo {
             step: number,
             loss: Some(report.loss),

@@ -6,7 +6,9 @@ use super::prepare::Prepared;
 use crate::device;
 use crate::error::Result;
 use crate::groups::Group;
-use crate::report::{DataReport, GroupReport, ModelReport, ProbeReport, SelectionReport, SetReport};
+use crate::report::{
+    DataReport, GroupReport, ModelReport, ProbeReport, SelectionReport, SetReport,
+};
 
 impl Prepared<'_> {
     /// The report of a run; without a choice, of one that was stopped.
@@ -23,7 +25,11 @@ impl Prepared<'_> {
             .collect();
         groups.sort_by_key(|group| group.rank);
         let size_of = |of: &dyn Fn(&Group) -> bool| -> usize {
-            self.groups.iter().filter(|group| of(group)).map(|group| group.size).sum()
+            self.groups
+                .iter()
+                .filter(|group| of(group))
+                .map(|group| group.size)
+                .sum()
         };
         let noise = measured.outcome.measurements.iter().map(|m| m.noise_floor);
         Ok(SelectionReport {
@@ -42,7 +48,12 @@ impl Prepared<'_> {
                 validation: self.validation.rows.len(),
                 labels: self.dataset.labels.names().to_vec(),
                 truncated: self.train.truncated + self.validation.truncated,
-                skipped: self.dataset.skipped.iter().map(|skipped| skipped.total).sum(),
+                skipped: self
+                    .dataset
+                    .skipped
+                    .iter()
+                    .map(|skipped| skipped.total)
+                    .sum(),
             },
             probe: ProbeReport {
                 estimator: recipe.probe.estimator.to_string(),
@@ -74,7 +85,10 @@ impl Prepared<'_> {
     ) -> Option<GroupReport> {
         let score = measured.scores.get(number)?;
         let decision = chosen.and_then(|chosen| {
-            let position = chosen.candidates.iter().position(|candidate| *candidate == number)?;
+            let position = chosen
+                .candidates
+                .iter()
+                .position(|candidate| *candidate == number)?;
             chosen.selection.groups.get(position)
         });
         let reason = match (decision, group.is_reference()) {

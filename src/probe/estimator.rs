@@ -86,7 +86,9 @@ impl Point<'_> {
                 let mut sum = 0.0;
                 for parameter in &group.parameters {
                     let index = parameter.index();
-                    if let (Some(gradient), Some(direction)) = (gradients.get(index), self.directions.get(index)) {
+                    if let (Some(gradient), Some(direction)) =
+                        (gradients.get(index), self.directions.get(index))
+                    {
                         sum += dot(gradient, direction)?;
                     }
                 }

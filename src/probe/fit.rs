@@ -85,7 +85,11 @@ impl Parabola {
         Self {
             slope,
             curvature,
-            r2: if spread > 0.0 { 1.0 - rest / spread } else { 0.0 },
+            r2: if spread > 0.0 {
+                1.0 - rest / spread
+            } else {
+                0.0
+            },
         }
     }
 }
@@ -96,7 +100,8 @@ mod tests {
 
     #[test]
     fn an_exact_parabola_is_recovered() {
-        let samples = POINTS.map(|x| (0.3 * x, -2.0 * (0.3 * x) + 0.5 * 7.0 * (0.3f64 * x).powi(2)));
+        let samples =
+            POINTS.map(|x| (0.3 * x, -2.0 * (0.3 * x) + 0.5 * 7.0 * (0.3f64 * x).powi(2)));
         let parabola = Parabola::through(&samples);
         assert!((parabola.slope - 2.0).abs() < 1e-12);
         assert!((parabola.curvature - 7.0).abs() < 1e-10);

@@ -40,7 +40,10 @@ impl Tangents {
                 let Some(column) = delivered.get(parameter.index()) else {
                     continue;
                 };
-                let column = column.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                let column = column
+                    .to_device(&Device::Cpu)?
+                    .to_dtype(DType::F64)?
+                    .to_vec1::<f64>()?;
                 for (row, number) in rows.iter_mut().zip(column) {
                     if let Some(entry) = row.get_mut(k) {
                         *entry += number;
@@ -81,7 +84,12 @@ impl Estimator for GaussNewton {
 }
 
 /// C - 1 backward passes, of `z_c - z_0`.
-fn exact(point: &Point<'_>, pass: &Pass, logits: &Tensor, probabilities: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+fn exact(
+    point: &Point<'_>,
+    pass: &Pass,
+    logits: &Tensor,
+    probabilities: &[Vec<f64>],
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let first = logits.narrow(1, 0, 1)?;
     let jacobians = (1..logits.dim(1)?)
         .map(|class| {
@@ -123,7 +131,10 @@ impl GaussNewton {
         probabilities: &[Vec<f64>],
     ) -> Result<(Vec<f64>, Vec<f64>)> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ (point.step as u64).rotate_left(32));
-        let drawn: Vec<u32> = probabilities.iter().map(|p| draw(p, random.random())).collect();
+        let drawn: Vec<u32> = probabilities
+            .iter()
+            .map(|p| draw(p, random.random()))
+            .collect();
         let examples = point.labels.len() as f64;
         let groups = point.groups.len();
         let truth = Tangents::backward(point, pass, &along(logits, probabilities, point.labels)?)?;
@@ -143,7 +154,11 @@ impl GaussNewton {
 }
 
 /// `Σ_s (p_s - y_s)ᵀ z_s`, whose derivative is that of the summed loss, example by example.
-fn along(logits: &Tensor, probabilities: &[Vec<f64>], labels: &[u32]) -> candle_core::Result<Tensor> {
+fn along(
+    logits: &Tensor,
+    probabilities: &[Vec<f64>],
+    labels: &[u32],
+) -> candle_core::Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     let mut residuals = Vec::with_capacity(rows * classes);
     for (p, label) in probabilities.iter().zip(labels) {

@@ -23,7 +23,10 @@ pub struct FullHessian;
 /// `ε` that balances the error of the difference, of order ε², against rounding, of order 1/ε.
 fn spacing(point: &Point<'_>) -> Result<f64> {
     let mut parameters = point.groups.iter().flat_map(|group| &group.parameters);
-    let epsilon = match parameters.next().map(|parameter| parameter.initial().dtype()) {
+    let epsilon = match parameters
+        .next()
+        .map(|parameter| parameter.initial().dtype())
+    {
         Some(candle_core::DType::F64) => f64::EPSILON,
         _ => f64::from(f32::EPSILON),
     };
@@ -34,7 +37,10 @@ fn spacing(point: &Point<'_>) -> Result<f64> {
 /// `g_(j)ᵀ (H d)_(j)` for each group j, with `d = Σ_k factors_k g_(k)`.
 fn product(point: &Point<'_>, factors: &[f64], epsilon: f64) -> Result<Vec<f64>> {
     let side = |sign: f64| -> Result<Vec<f64>> {
-        let factors: Vec<f64> = factors.iter().map(|factor| factor * sign * epsilon).collect();
+        let factors: Vec<f64> = factors
+            .iter()
+            .map(|factor| factor * sign * epsilon)
+            .collect();
         let displaced = point.displaced(&factors)?;
         let (_, gradients) = point.gradients()?;
         drop(displaced);
@@ -91,7 +97,13 @@ impl Estimator for FullHessian {
             columns.push(product(point, &factors, epsilon)?);
         }
         // The exact matrix is symmetric; averaging the two halves halves the rounding.
-        let entry = |i: usize, j: usize| columns.get(j).and_then(|column| column.get(i)).copied().unwrap_or(0.0);
+        let entry = |i: usize, j: usize| {
+            columns
+                .get(j)
+                .and_then(|column| column.get(i))
+                .copied()
+                .unwrap_or(0.0)
+        };
         let curvature = (0..groups * groups)
             .map(|at| 0.5 * (entry(at / groups, at % groups) + entry(at % groups, at / groups)))
             .collect();

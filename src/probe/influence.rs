@@ -73,7 +73,9 @@ impl Measurement {
     /// # Errors
     /// When the lengths do not fit, or `measured` does not mark as many groups as were measured.
     pub fn spread(&self, measured: &[bool]) -> Result<Self, InfluenceError> {
-        let at: Vec<usize> = (0..measured.len()).filter(|&group| measured[group]).collect();
+        let at: Vec<usize> = (0..measured.len())
+            .filter(|&group| measured[group])
+            .collect();
         self.check(at.len())?;
         let count = measured.len();
         let mut all = Self {
@@ -183,7 +185,9 @@ impl Verdict {
     /// Whether the group's slope and curvature are numbers to reckon with, accepted or not.
     pub fn is_measured(&self) -> bool {
         match self {
-            Self::Accepted | Self::BadCurvature | Self::WrongDirection | Self::PoorFit { .. } => true,
+            Self::Accepted | Self::BadCurvature | Self::WrongDirection | Self::PoorFit { .. } => {
+                true
+            }
             Self::InsufficientSignal | Self::NotFinite | Self::Frozen => false,
         }
     }
@@ -220,7 +224,12 @@ pub fn judge(slope: f64, curvature: f64, r2: Option<f64>, floor: f64) -> Verdict
 }
 
 /// Judges all groups of a measurement; `fit` holds a coefficient of determination a group, if the estimator has one.
-pub fn judge_all(slope: &[f64], curvature: &Curvature, fit: Option<&[f64]>, floor: f64) -> Vec<Verdict> {
+pub fn judge_all(
+    slope: &[f64],
+    curvature: &Curvature,
+    fit: Option<&[f64]>,
+    floor: f64,
+) -> Vec<Verdict> {
     let diagonal = curvature.diagonal(slope.len());
     let rows = slope.iter().zip(diagonal).enumerate();
     rows.map(|(k, (&b, a))| judge(b, a, fit.and_then(|fit| fit.get(k)).copied(), floor))
@@ -265,7 +274,8 @@ pub fn next_rate(rate: f64, optimum: Option<f64>) -> f64 {
     match optimum {
         // `max` and `min` instead of `clamp`, which panics on bounds that are not numbers.
         Some(optimum) if optimum.is_finite() => {
-            MEMORY * rate + (1.0 - MEMORY) * optimum.max(rate / GREATEST_STEP).min(rate * GREATEST_STEP)
+            MEMORY * rate
+                + (1.0 - MEMORY) * optimum.max(rate / GREATEST_STEP).min(rate * GREATEST_STEP)
         }
         _ => rate,
     }
@@ -276,7 +286,9 @@ pub fn next_rate(rate: f64, optimum: Option<f64>) -> f64 {
 #[non_exhaustive]
 pub enum InfluenceError {
     /// A list does not have one entry per group.
-    #[error("the measurement at step {step} has {got} entries of {what}, but {expected} are needed")]
+    #[error(
+        "the measurement at step {step} has {got} entries of {what}, but {expected} are needed"
+    )]
     ShapeMismatch {
         /// Step of the measurement.
         step: usize,

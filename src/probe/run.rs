@@ -78,8 +78,8 @@ impl Probe<'_> {
                 outcome.interrupted = true;
                 break;
             }
-            let is_measured =
-                step >= self.config.burn_in && (step - self.config.burn_in).is_multiple_of(self.config.every);
+            let is_measured = step >= self.config.burn_in
+                && (step - self.config.burn_in).is_multiple_of(self.config.every);
             let mut measured = None;
             let frozen = &outcome.frozen;
             let step_report = trainer.advance(|trainer, directions| {
@@ -113,8 +113,13 @@ impl Probe<'_> {
         frozen: &[usize],
     ) -> Result<Measurement> {
         let (batch, labels) = self.rows.batch(&self.measuring.next_rows())?;
-        let active: Vec<usize> = (0..self.groups.len()).filter(|group| !frozen.contains(group)).collect();
-        let groups: Vec<&Group> = active.iter().filter_map(|number| self.groups.get(*number)).collect();
+        let active: Vec<usize> = (0..self.groups.len())
+            .filter(|group| !frozen.contains(group))
+            .collect();
+        let groups: Vec<&Group> = active
+            .iter()
+            .filter_map(|number| self.groups.get(*number))
+            .collect();
         let rates: Vec<f64> = active
             .iter()
             .map(|number| trainer.rates().get(*number).copied().unwrap_or(0.0))
@@ -129,8 +134,15 @@ impl Probe<'_> {
             step,
         })?;
         let floor = floor(&estimate, &rates);
-        let verdict = judge_all(&estimate.slope, &estimate.curvature, estimate.fit.as_deref(), floor);
-        let measured: Vec<bool> = (0..self.groups.len()).map(|group| active.contains(&group)).collect();
+        let verdict = judge_all(
+            &estimate.slope,
+            &estimate.curvature,
+            estimate.fit.as_deref(),
+            floor,
+        );
+        let measured: Vec<bool> = (0..self.groups.len())
+            .map(|group| active.contains(&group))
+            .collect();
         let measurement = Measurement {
             step,
             loss: estimate.loss,
@@ -145,7 +157,9 @@ impl Probe<'_> {
             for number in active {
                 let accepted = matches!(measurement.verdict.get(number), Some(Verdict::Accepted));
                 let reference = self.groups.get(number).is_some_and(Group::is_reference);
-                if let (true, false, Some(rate)) = (accepted, reference, trainer.rates().get(number).copied()) {
+                if let (true, false, Some(rate)) =
+                    (accepted, reference, trainer.rates().get(number).copied())
+                {
                     let slope = measurement.slope.get(number).copied().unwrap_or(0.0);
                     let curvature = diagonal.get(number).copied().unwrap_or(0.0);
                     trainer.set_rate(number, next_rate(rate, optimal_rate(slope, curvature)));
@@ -159,7 +173,17 @@ impl Probe<'_> {
 /// Slopes below this are no signal: what rounding leaves of a group without effect, or what a step of the
 /// smallest rate cannot tell from the noise of the loss.
 fn floor(estimate: &Estimate, rates: &[f64]) -> f64 {
-    let smallest = rates.iter().copied().filter(|rate| *rate > 0.0).fold(f64::INFINITY, f64::min);
-    let noise = if smallest.is_finite() { estimate.noise / smallest } else { 0.0 };
-    noise.max(rounding_floor(&estimate.curvature.diagonal(estimate.slope.len())))
+    let smallest = rates
+        .iter()
+        .copied()
+        .filter(|rate| *rate > 0.0)
+        .fold(f64::INFINITY, f64::min);
+    let noise = if smallest.is_finite() {
+        estimate.noise / smallest
+    } else {
+        0.0
+    };
+    noise.max(rounding_floor(
+        &estimate.curvature.diagonal(estimate.slope.len()),
+    ))
 }

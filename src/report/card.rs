@@ -19,7 +19,10 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
          and a head of {}.\n",
         report.version, report.kept_parameters, report.superset_parameters, report.head_parameters
     );
-    let _ = writeln!(text, "## Held-out values\n\n| stage | steps | loss | accuracy | macro F1 | Matthews |");
+    let _ = writeln!(
+        text,
+        "## Held-out values\n\n| stage | steps | loss | accuracy | macro F1 | Matthews |"
+    );
     let _ = writeln!(text, "|---|---|---|---|---|---|");
     for held_out in &report.held_out {
         let stage = match held_out.stage {
@@ -56,12 +59,19 @@ fn front_matter(manifest: &Manifest) -> String {
 }
 
 fn kept_groups(report: &SelectionReport) -> String {
-    let mut text = String::from("## Kept groups, by influence\n\n| group | parameters | influence | interval | rate |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "## Kept groups, by influence\n\n| group | parameters | influence | interval | rate |\n|---|---|---|---|---|\n",
+    );
     for group in report.groups.iter().filter(|group| group.kept) {
         let _ = writeln!(
             text,
             "| `{}` | {} | {:.3e} | {:.2e} to {:.2e} | {:.2e} |",
-            group.name, group.parameters, group.influence, group.interval.0, group.interval.1, group.learning_rate
+            group.name,
+            group.parameters,
+            group.influence,
+            group.interval.0,
+            group.interval.1,
+            group.learning_rate
         );
     }
     text.push_str("\n`selection.json` has every group, kept or dropped, with the reason.\n\n");

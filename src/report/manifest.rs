@@ -54,7 +54,10 @@ impl Manifest {
         if manifest.schema != SCHEMA {
             return Err(Error::Malformed {
                 path,
-                reason: format!("its layout is version {}, this program reads {SCHEMA}", manifest.schema),
+                reason: format!(
+                    "its layout is version {}, this program reads {SCHEMA}",
+                    manifest.schema
+                ),
             });
         }
         Ok(manifest)

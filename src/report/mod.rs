@@ -7,5 +7,6 @@ mod selection;
 pub use card::card;
 pub use manifest::{MANIFEST_FILE, Manifest};
 pub use selection::{
-    DataReport, GroupReport, HeldOut, ModelReport, ProbeReport, SELECTION_FILE, SelectionReport, SetReport, Stage,
+    DataReport, GroupReport, HeldOut, ModelReport, ProbeReport, SELECTION_FILE, SelectionReport,
+    SetReport, Stage,
 };

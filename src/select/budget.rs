@@ -76,7 +76,9 @@ impl BudgetError {
             Self::Unreadable { .. } => {
                 "write a share as `0.1%`, or a count as `10000`, `10k` or `1.5M`".into()
             }
-            Self::NotPositive { .. } => "give at least one parameter, for example `10k` or `0.1%`".into(),
+            Self::NotPositive { .. } => {
+                "give at least one parameter, for example `10k` or `0.1%`".into()
+            }
             Self::AboveWhole { .. } => "give a share of at most `100%`".into(),
             Self::Fraction { text } if format!("{text}%").parse::<Budget>().is_ok() => {
                 format!("did you mean `{text}%`?")
@@ -261,7 +263,10 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(matches!(parse("100.5%"), Err(BudgetError::AboveWhole { .. })));
+        assert!(matches!(
+            parse("100.5%"),
+            Err(BudgetError::AboveWhole { .. })
+        ));
         for text in [
             "",
             "%",

@@ -270,7 +270,14 @@ fn damped(
     // Ten decades up from a thousandth, a matrix that is still indefinite has a diagonal that says nothing.
     for _ in 0..10 {
         // A group without curvature has no diagonal of its own; its slope is zero, so any damping will do.
-        let added = |&own_entry: &f64| share * if own && own_entry > 0.0 { own_entry } else { mean };
+        let added = |&own_entry: &f64| {
+            share
+                * if own && own_entry > 0.0 {
+                    own_entry
+                } else {
+                    mean
+                }
+        };
         let damping: Vec<f64> = diagonal.iter().map(added).collect();
         let sweep = Sweep::new(&term.slope, &term.curvature, &damping);
         if sweep.clone().all_pivots_positive() {

@@ -26,7 +26,9 @@ pub enum SelectError {
         value: f64,
     },
     /// The coupled measurements do not have one entry per group.
-    #[error("measurement {index} has {what} of length {got}, but {expected} are needed for {groups} groups")]
+    #[error(
+        "measurement {index} has {what} of length {got}, but {expected} are needed for {groups} groups"
+    )]
     ShapeMismatch {
         /// Position of the measurement.
         index: usize,
@@ -48,7 +50,9 @@ pub enum SelectError {
         what: &'static str,
     },
     /// No damping that was tried makes this curvature positive definite.
-    #[error("the curvature of measurement {index} is not positive definite, even with damping {damping:e}")]
+    #[error(
+        "the curvature of measurement {index} is not positive definite, even with damping {damping:e}"
+    )]
     Indefinite {
         /// Position of the measurement.
         index: usize,
@@ -62,7 +66,9 @@ pub enum SelectError {
     #[error(transparent)]
     Budget(#[from] BudgetError),
     /// Not even the smallest useful group fits the budget.
-    #[error("no group fits a budget of {budget} parameters; the smallest useful group has {smallest}")]
+    #[error(
+        "no group fits a budget of {budget} parameters; the smallest useful group has {smallest}"
+    )]
     Unreachable {
         /// The budget, in parameters.
         budget: usize,
@@ -82,7 +88,9 @@ pub enum SelectError {
         groups: usize,
     },
     /// The rule compares with base weights, but none was measured.
-    #[error("the rule `psi` needs the influence of base weights as a reference, and none was measured")]
+    #[error(
+        "the rule `psi` needs the influence of base weights as a reference, and none was measured"
+    )]
     NoReferences,
     /// A parameter of the rule is out of its range.
     #[error("`{what}` is {value}, but must be {expected}")]
@@ -109,13 +117,23 @@ impl SelectError {
             Self::Indefinite { .. } => {
                 "use the `gauss-newton` estimator, whose curvature is never negative".into()
             }
-            Self::NoCoupling => "use the `gauss-newton` or `full` estimator, or the rule `exact`".into(),
+            Self::NoCoupling => {
+                "use the `gauss-newton` or `full` estimator, or the rule `exact`".into()
+            }
             Self::Budget(error) => return error.hint(),
-            Self::Unreachable { smallest, .. } => format!("the smallest reachable budget is `{smallest}`"),
-            Self::NoSignal { .. } => "probe for more steps, or with more examples per measurement".into(),
+            Self::Unreachable { smallest, .. } => {
+                format!("the smallest reachable budget is `{smallest}`")
+            }
+            Self::NoSignal { .. } => {
+                "probe for more steps, or with more examples per measurement".into()
+            }
             Self::NothingKept { .. } => "lower the threshold, or select with `budget`".into(),
-            Self::NoReferences => "measure base weights as reference groups, or select with `budget`".into(),
-            Self::InvalidRule { what, expected, .. } => format!("set `{what}` to a value that is {expected}"),
+            Self::NoReferences => {
+                "measure base weights as reference groups, or select with `budget`".into()
+            }
+            Self::InvalidRule { what, expected, .. } => {
+                format!("set `{what}` to a value that is {expected}")
+            }
         };
         Some(hint)
     }

@@ -147,14 +147,19 @@ struct Problem {
 
 impl Problem {
     fn new(items: &[Item], capacity: usize) -> Self {
-        let useful = |item: &Item| item.value > 0.0 && item.value.is_finite() && item.parameters <= capacity;
+        let useful =
+            |item: &Item| item.value > 0.0 && item.value.is_finite() && item.parameters <= capacity;
         let mut kept: Vec<(usize, &Item)> = items
             .iter()
             .enumerate()
             .filter(|(_, item)| useful(item))
             .collect();
         kept.sort_by(|(i, a), (j, b)| a.name.cmp(b.name).then(i.cmp(j)));
-        let weight = kept.iter().map(|(_, item)| item.parameters as u128).sum::<u128>() + 1;
+        let weight = kept
+            .iter()
+            .map(|(_, item)| item.parameters as u128)
+            .sum::<u128>()
+            + 1;
         // The bound multiplies value, `M` and a size: all three together must fit 126 bits.
         let size_bits = u128::BITS - weight.leading_zeros();
         let value_bits = 126_u32.saturating_sub(2 * size_bits).clamp(1, 64);

@@ -195,11 +195,15 @@ fn within_budget(
     // What the rule may not choose has no value to the knapsack.
     let mut items: Vec<Item> = candidates
         .iter()
-        .map(|Candidate { name, parameters, .. }| Item {
-            name,
-            parameters: *parameters,
-            value: 0.0,
-        })
+        .map(
+            |Candidate {
+                 name, parameters, ..
+             }| Item {
+                name,
+                parameters: *parameters,
+                value: 0.0,
+            },
+        )
         .collect();
     order
         .iter()
@@ -209,7 +213,9 @@ fn within_budget(
     let greedy = knapsack::greedy(&items, capacity);
     let mut notes = Vec::new();
     if !exact.optimal {
-        notes.push("the search for the most valuable set was cut short: it may not be the best".to_owned());
+        notes.push(
+            "the search for the most valuable set was cut short: it may not be the best".to_owned(),
+        );
     }
     let model = match set_model(input, options) {
         Ok(model) => model,
@@ -226,7 +232,11 @@ fn within_budget(
     let mut found = vec![(Solver::Exact, exact), (Solver::Greedy, greedy)];
     if let Some(model) = &model {
         let set = model.select(&items, order, capacity, &options.coupled);
-        let value = set.chosen.iter().map(|&index| candidates[index].value).sum();
+        let value = set
+            .chosen
+            .iter()
+            .map(|&index| candidates[index].value)
+            .sum();
         let packing = Packing {
             chosen: set.chosen,
             value,
@@ -240,7 +250,12 @@ fn within_budget(
         .find(|(name, _)| *name == solver)
         .map(|(_, packing)| packing.chosen.clone());
     let kept = used.unwrap_or_default();
-    let mut selection = Selection::new(method, input, &kept, (Reason::WithinBudget, Reason::OverBudget));
+    let mut selection = Selection::new(
+        method,
+        input,
+        &kept,
+        (Reason::WithinBudget, Reason::OverBudget),
+    );
     selection.budget = Some(capacity);
     selection.notes = notes;
     selection.sets = found
@@ -261,7 +276,9 @@ fn within_budget(
             optimality: match (name, packing.optimal) {
                 (Solver::Exact, true) => Optimality::Proven,
                 (Solver::Coupled, true) => Optimality::Local,
-                (Solver::Exact | Solver::Coupled, false) | (Solver::Greedy, _) => Optimality::Unproven,
+                (Solver::Exact | Solver::Coupled, false) | (Solver::Greedy, _) => {
+                    Optimality::Unproven
+                }
             },
         })
         .collect();
@@ -269,7 +286,10 @@ fn within_budget(
 }
 
 /// The set values, if the whole curvature was measured.
-fn set_model(input: &SelectionInput, options: &SelectOptions) -> Result<Option<SetModel>, SelectError> {
+fn set_model(
+    input: &SelectionInput,
+    options: &SelectOptions,
+) -> Result<Option<SetModel>, SelectError> {
     if input.terms.is_empty() {
         return Ok(None);
     }
@@ -277,7 +297,13 @@ fn set_model(input: &SelectionInput, options: &SelectOptions) -> Result<Option<S
     let always: Vec<usize> = (0..candidates.len())
         .filter(|&index| candidates[index].always)
         .collect();
-    SetModel::new(&input.terms, candidates.len(), &always, options.coupled.damping).map(Some)
+    SetModel::new(
+        &input.terms,
+        candidates.len(),
+        &always,
+        options.coupled.damping,
+    )
+    .map(Some)
 }
 
 /// `ψ · PPI_ref` with the least influence of the base weights.

@@ -16,7 +16,9 @@ pub use coupled::{CoupledOptions, Damping, Gain, SetModel, Term};
 pub use error::SelectError;
 pub use method::{Method, SelectOptions, Solver, select, select_prefix};
 pub use pareto::{Frontier, Point};
-pub use selection::{Candidate, Decision, Optimality, Reason, ReportedSet, Selection, SelectionInput};
+pub use selection::{
+    Candidate, Decision, Optimality, Reason, ReportedSet, Selection, SelectionInput,
+};
 
 /// The same property cases in every run.
 #[cfg(test)]

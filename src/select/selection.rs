@@ -53,7 +53,10 @@ impl SelectionInput {
             if !names.insert(name) {
                 return Err(SelectError::DuplicateName { name: name.clone() });
             }
-            for (what, value) in [("value", candidate.value), ("influence", candidate.influence)] {
+            for (what, value) in [
+                ("value", candidate.value),
+                ("influence", candidate.influence),
+            ] {
                 if !(value.is_finite() && value >= 0.0) {
                     return Err(SelectError::InvalidScore {
                         what,
@@ -69,7 +72,8 @@ impl SelectionInput {
     /// Positions of the groups that the rule may keep or drop, the most influential first; ties by fewer parameters,
     /// then by name.
     pub(super) fn by_influence(&self) -> Vec<usize> {
-        let eligible = |c: &Candidate| !c.always && !c.frozen_early && c.value > 0.0 && c.influence > 0.0;
+        let eligible =
+            |c: &Candidate| !c.always && !c.frozen_early && c.value > 0.0 && c.influence > 0.0;
         let mut order: Vec<(usize, &Candidate)> = self
             .candidates
             .iter()

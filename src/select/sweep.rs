@@ -26,7 +26,9 @@ impl Sweep {
         let mut table = Vec::with_capacity(width * width);
         for (row, &slope) in slope.iter().enumerate() {
             // Symmetric to the last bit, whatever rounding left in the measured matrix.
-            table.extend((0..count).map(|j| 0.5 * (curvature[row * count + j] + curvature[j * count + row])));
+            table.extend(
+                (0..count).map(|j| 0.5 * (curvature[row * count + j] + curvature[j * count + row])),
+            );
             table[row * width + row] += damping[row];
             table.push(slope);
         }
@@ -70,7 +72,11 @@ impl Sweep {
                     *value -= factor * pivot;
                 }
             }
-            values[pivot] = if row == pivot { -inverse } else { sign * factor };
+            values[pivot] = if row == pivot {
+                -inverse
+            } else {
+                sign * factor
+            };
         }
         self.swept[pivot] = !self.swept[pivot];
     }

@@ -86,14 +86,20 @@ impl AdamW {
             }
         }
         let AdamWConfig {
-            beta1, beta2, epsilon, ..
+            beta1,
+            beta2,
+            epsilon,
+            ..
         } = self.config;
         let (first, second) = match self.moments.take() {
             Some((first, second)) => (
                 ((first * beta1)? + (&gradient * (1.0 - beta1))?)?,
                 ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?,
             ),
-            None => ((&gradient * (1.0 - beta1))?, (gradient.sqr()? * (1.0 - beta2))?),
+            None => (
+                (&gradient * (1.0 - beta1))?,
+                (gradient.sqr()? * (1.0 - beta2))?,
+            ),
         };
         self.steps += 1;
         let first_hat = (&first / (1.0 - beta1.powi(self.steps)))?;
@@ -111,7 +117,9 @@ impl AdamW {
         let mut directions = Directions::default();
         for parameter in &self.parameters {
             let shape = parameter.initial().shape();
-            let part = flat.narrow(D::Minus1, start, shape.elem_count())?.reshape(shape)?;
+            let part = flat
+                .narrow(D::Minus1, start, shape.elem_count())?
+                .reshape(shape)?;
             directions.insert(parameter.index(), part);
             start += shape.elem_count();
         }

@@ -24,7 +24,10 @@ pub fn logits(
     for batch in collate_many(data, &order, padding, device) {
         let batch = batch?;
         let logits = model.forward(&batch.inputs, &Pass::eval())?;
-        let rows: Vec<Vec<f64>> = logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()?;
+        let rows: Vec<Vec<f64>> = logits
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .to_vec2()?;
         numbered.extend(batch.rows.into_iter().zip(rows));
     }
     Ok(in_row_order(numbered))

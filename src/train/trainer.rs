@@ -7,9 +7,9 @@ use std::time::Instant;
 use autopeft_adapters::{Directions, Gradients, Pass, State, ops};
 use candle_core::{DType, Device};
 
+use super::AdamWConfig;
 use super::adamw::AdamW;
 use super::schedule::Schedule;
-use super::AdamWConfig;
 use crate::data::{Batch, DataError, Encoded, Padding, TrainOrder, collate};
 use crate::error::{Error, Result};
 use crate::groups::Group;
@@ -91,7 +91,10 @@ impl<'a> Trainer<'a> {
         rates: Vec<f64>,
         config: TrainerConfig,
     ) -> Self {
-        let parameters = groups.iter().flat_map(|group| group.parameters.iter().cloned()).collect();
+        let parameters = groups
+            .iter()
+            .flat_map(|group| group.parameters.iter().cloned())
+            .collect();
         let group_of = groups
             .iter()
             .enumerate()
@@ -134,13 +137,21 @@ impl<'a> Trainer<'a> {
     /// When a tensor operation fails.
     pub fn retain(&mut self, keep: impl Fn(usize) -> bool) -> Result<()> {
         for (number, group) in self.groups.iter().enumerate() {
-            if !keep(number) && group.parameters.iter().any(|p| p.state() == State::Trainable) {
+            if !keep(number)
+                && group
+                    .parameters
+                    .iter()
+                    .any(|p| p.state() == State::Trainable)
+            {
                 group.set_state(State::Frozen);
             }
         }
         let group_of = &self.group_of;
-        self.optimizer
-            .retain(|parameter| group_of.get(&parameter.index()).is_some_and(|group| keep(*group)))
+        self.optimizer.retain(|parameter| {
+            group_of
+                .get(&parameter.index())
+                .is_some_and(|group| keep(*group))
+        })
     }
 
     /// One step. `measure` sees the update direction before the step is taken, and may change rates.
@@ -155,7 +166,10 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let (loss, tokens, gradients) = self.gradients()?;
         if !loss.is_finite() {
-            return Err(Error::Diverged { step: self.step, loss });
+            return Err(Error::Diverged {
+                step: self.step,
+                loss,
+            });
         }
         let flat = self.optimizer.direction(&gradients)?;
         let directions = Arc::new(self.optimizer.split(&flat)?);
@@ -164,7 +178,11 @@ impl<'a> Trainer<'a> {
         let (rates, group_of) = (&self.rates, &self.group_of);
         self.optimizer.apply(&directions, |parameter| {
             let group = group_of.get(&parameter.index());
-            factor * group.and_then(|group| rates.get(*group)).copied().unwrap_or(0.0)
+            factor
+                * group
+                    .and_then(|group| rates.get(*group))
+                    .copied()
+                    .unwrap_or(0.0)
         })?;
         self.step += 1;
         Ok(StepReport {

@@ -46,12 +46,12 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
     let contents = Contents::gather(adapters)?;
     let (config, tensors, placeholder) = contents.checkpoint(options)?;
     let ranks = contents.ranks(placeholder.as_deref());
-    matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(|reason| {
-        Error::NotExpressible {
+    matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(
+        |reason| Error::NotExpressible {
             target: "PEFT",
             reason,
-        }
-    })?;
+        },
+    )?;
     let json = to_json(&config).map_err(|error| Error::Malformed {
         path: folder.join(CONFIG_FILE),
         reason: error.to_string(),
@@ -190,7 +190,11 @@ impl Contents {
         let ranks = self.ranks(placeholder.as_deref());
         let largest = ranks.values().copied().max().unwrap_or(1);
         let deviants = || ranks.iter().filter(|(_, rank)| **rank != largest);
-        let bias = if self.biases.is_empty() { "none" } else { "all" };
+        let bias = if self.biases.is_empty() {
+            "none"
+        } else {
+            "all"
+        };
         let config = PeftConfig {
             peft_type: PeftType::Lora,
             task_type: (!self.heads.is_empty()).then_some(options.task),
@@ -201,14 +205,24 @@ impl Contents {
             lora_dropout: Some(options.lora_dropout),
             bias: Some(bias.to_string()),
             fan_in_fan_out: Some(false),
-            rank_pattern: Some(deviants().map(|(path, rank)| (path.clone(), *rank)).collect()),
+            rank_pattern: Some(
+                deviants()
+                    .map(|(path, rank)| (path.clone(), *rank))
+                    .collect(),
+            ),
             alpha_pattern: Some(
                 deviants()
                     .map(|(path, rank)| (path.clone(), *rank as f64))
                     .collect(),
             ),
             target_modules: Some(TargetModules::List(ranks.keys().cloned().collect())),
-            modules_to_save: Some(self.norms.keys().cloned().chain(self.head_entries()).collect()),
+            modules_to_save: Some(
+                self.norms
+                    .keys()
+                    .cloned()
+                    .chain(self.head_entries())
+                    .collect(),
+            ),
             use_rslora: Some(false),
             use_dora: Some(false),
             lora_bias: None,

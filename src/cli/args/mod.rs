@@ -3,7 +3,6 @@
 mod common;
 mod select;
 mod serve;
-mod train;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
@@ -11,7 +10,6 @@ use clap::{Args, Parser, Subcommand};
 pub use common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs};
 pub use select::SelectArgs;
 pub use serve::{EvalArgs, InspectArgs, PredictArgs};
-pub use train::TrainArgs;
 
 use super::printer::{ColorChoice, Format, Printer, Verbosity};
 use crate::recipe::Override;
@@ -38,6 +36,14 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Measure which modules a model and task need, and export the trimmed adapter
+    Select(Box<SelectArgs>),
+    /// Evaluate a result on labelled rows
+    Eval(EvalArgs),
+    /// Label rows of a file, or lines from standard input
+    Predict(PredictArgs),
+    /// Show what could be attached to a model, or what an adapter holds
+    Inspect(InspectArgs),
     /// List, show and check recipes
     Recipe(RecipeArgs),
     /// Write a completion script for a shell

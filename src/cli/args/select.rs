@@ -68,11 +68,8 @@ pub struct SelectArgs {
     #[arg(long, help_heading = "Output", value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Replace a result that is there
-    #[arg(long, help_heading = "Output", conflicts_with = "resume")]
+    #[arg(long, help_heading = "Output")]
     pub force: bool,
-    /// Go on where an interrupted run stopped
-    #[arg(long, help_heading = "Output", requires = "out")]
-    pub resume: bool,
 }
 
 impl SelectArgs {
@@ -248,15 +245,5 @@ mod tests {
             error.contains("`--device gpu`, `device`: expected one of `auto`"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn flags_that_exclude_each_other_are_refused() {
-        for arguments in [
-            &["autopeft", "--resume"][..],
-            &["autopeft", "--resume", "--force", "--out", "x"],
-        ] {
-            assert!(Program::try_parse_from(arguments).is_err());
-        }
     }
 }

@@ -138,11 +138,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::TrainArgs;
 
     #[derive(Parser)]
     enum Program {
-        Train(TrainArgs),
         Eval(EvalArgs),
         Predict(PredictArgs),
         Inspect(InspectArgs),
@@ -158,34 +156,6 @@ mod tests {
         let recipe = Recipe::read("test", "model: bert\nseed: 5\n", &[]).unwrap();
         std::fs::write(dir.path().join("recipe.yaml"), recipe.resolved_yaml()).unwrap();
         dir
-    }
-
-    #[test]
-    fn train_lays_its_flags_over_the_recipe_of_the_run() {
-        let dir = run();
-        let path = dir.path().to_str().unwrap();
-        let Program::Train(args) = parse(&[
-            "train",
-            path,
-            "--data",
-            "more.jsonl",
-            "--steps",
-            "900",
-            "--resume",
-        ]) else {
-            panic!("another verb")
-        };
-        let recipe = args.recipe().unwrap();
-        assert_eq!(
-            (
-                recipe.model.as_str(),
-                recipe.seed,
-                recipe.data.train.as_str()
-            ),
-            ("bert", 5, "more.jsonl")
-        );
-        assert_eq!((recipe.train.steps, recipe.train.epochs), (Some(900), None));
-        assert!(args.resume);
     }
 
     #[test]

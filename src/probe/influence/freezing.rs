@@ -28,7 +28,12 @@ impl Default for FreezeOptions {
 /// first does not.
 ///
 /// Groups in `always` (the head) are neither counted nor compared. The three slices run over the same groups.
-pub fn cut_off(scores: &[GroupScore], sizes: &[usize], always: &[bool], budget: usize) -> Option<f64> {
+pub fn cut_off(
+    scores: &[GroupScore],
+    sizes: &[usize],
+    always: &[bool],
+    budget: usize,
+) -> Option<f64> {
     let mut order: Vec<(&GroupScore, usize)> = scores
         .iter()
         .zip(sizes)

@@ -152,7 +152,11 @@ fn all_series(measurements: &[Measurement], groups: usize) -> Vec<Vec<Sample>> {
     let mut series = vec![Vec::with_capacity(measurements.len()); groups];
     for measurement in measurements {
         let diagonal = measurement.curvature.diagonal(groups);
-        let rows = measurement.slope.iter().zip(diagonal).zip(&measurement.verdict);
+        let rows = measurement
+            .slope
+            .iter()
+            .zip(diagonal)
+            .zip(&measurement.verdict);
         for (series, ((&slope, curvature), &verdict)) in series.iter_mut().zip(rows) {
             series.push(Sample {
                 slope,
@@ -274,8 +278,9 @@ fn bootstrap(
         let resampled: Vec<f64> = (0..sizes.len())
             .map(|group| {
                 let values = drawn.iter().filter_map(|&at| values[group][at]);
-                let (sum, count) =
-                    values.fold((0.0, 0_usize), |(sum, count), value| (sum + value, count + 1));
+                let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| {
+                    (sum + value, count + 1)
+                });
                 // A group frozen early may be missing from a resample, which then says nothing new about it.
                 if count == 0 {
                     scores[group].influence

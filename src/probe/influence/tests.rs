@@ -146,7 +146,11 @@ fn a_group_without_signal_scores_zero_and_says_so() {
         .collect();
     let scores = scores(&measurements, &[1, 1_000_000]);
     assert_eq!(
-        (scores[0].value, scores[0].rank, scores[0].insufficient_signal),
+        (
+            scores[0].value,
+            scores[0].rank,
+            scores[0].insufficient_signal
+        ),
         (0.0, 2, true)
     );
     assert_eq!(
@@ -180,7 +184,11 @@ fn intervals_hold_the_score_and_ranks_show_overlap() {
     // Group 0 is steadily first; 1 and 2 take turns.
     let measurements: Vec<_> = (0..10)
         .map(|step| {
-            let (low, high) = if step % 2 == 0 { (0.2, 1.0) } else { (1.0, 0.2) };
+            let (low, high) = if step % 2 == 0 {
+                (0.2, 1.0)
+            } else {
+                (1.0, 0.2)
+            };
             measurement(step, &[(3.0, 1.0), (low, 1.0), (high, 1.0), (0.01, 1.0)])
         })
         .collect();
@@ -309,7 +317,11 @@ fn a_group_of_pure_rounding_is_told_from_the_others_by_their_curvature() {
     let floor = rounding_floor(&curvature.diagonal(3));
     assert_eq!(
         judge_all(&[0.5, 2e-3, 1e-7], &curvature, None, floor),
-        [Verdict::Accepted, Verdict::Accepted, Verdict::InsufficientSignal]
+        [
+            Verdict::Accepted,
+            Verdict::Accepted,
+            Verdict::InsufficientSignal
+        ]
     );
     let fit = [0.5, 1.0, 1.0];
     assert_eq!(
@@ -321,7 +333,9 @@ fn a_group_of_pure_rounding_is_told_from_the_others_by_their_curvature() {
 #[test]
 fn lengths_that_do_not_fit_are_refused() {
     let fine = measurement(8, &[(1.0, 1.0)]);
-    let run = |measurement: Measurement| score(&[measurement], &[1], &ScoreOptions::default()).unwrap_err();
+    let run = |measurement: Measurement| {
+        score(&[measurement], &[1], &ScoreOptions::default()).unwrap_err()
+    };
     let expect = |what, got| InfluenceError::ShapeMismatch {
         step: 8,
         what,
@@ -367,7 +381,11 @@ fn lengths_that_do_not_fit_are_refused() {
 fn probe(noise: f64) -> Vec<GroupScore> {
     let measurements: Vec<_> = (0..8)
         .map(|step| {
-            let factor = if step % 2 == 0 { 1.0 + noise } else { 1.0 - noise };
+            let factor = if step % 2 == 0 {
+                1.0 + noise
+            } else {
+                1.0 - noise
+            };
             let row = |influence: f64| ((10.0 * influence * factor).sqrt(), 1.0);
             measurement(step, &[row(8.0), row(2.0), row(0.02), row(0.001)])
         })
@@ -389,10 +407,20 @@ fn the_cut_off_is_the_influence_of_the_last_group_that_fits() {
 #[test]
 fn only_groups_that_are_surely_below_the_cut_off_freeze() {
     let freeze = |scores: &[GroupScore], frozen: &[bool], budget| {
-        to_freeze(scores, &[10; 4], &HEAD, frozen, budget, &FreezeOptions::default())
+        to_freeze(
+            scores,
+            &[10; 4],
+            &HEAD,
+            frozen,
+            budget,
+            &FreezeOptions::default(),
+        )
     };
     assert_eq!(freeze(&probe(0.1), &[false; 4], 20), [2]);
-    assert_eq!(freeze(&probe(0.1), &[false, false, true, false], 20), [0; 0]);
+    assert_eq!(
+        freeze(&probe(0.1), &[false, false, true, false], 20),
+        [0; 0]
+    );
     assert_eq!(freeze(&probe(0.1), &[false; 4], 10), [1, 2]);
     // Too few measurements, or none that could be judged.
     let mut few = probe(0.1);

@@ -94,7 +94,9 @@ impl<'a> Search<'a> {
             self.inside.remove(at);
             self.room += size;
             let key = |group: usize| (items[group].parameters, items[group].name, group);
-            let at = self.outside.partition_point(|&other| key(other) < key(group));
+            let at = self
+                .outside
+                .partition_point(|&other| key(other) < key(group));
             self.outside.insert(at, group);
         } else {
             self.outside.retain(|&other| other != group);

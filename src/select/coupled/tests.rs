@@ -46,8 +46,13 @@ fn subsets(items: &[Item], capacity: usize) -> Vec<Vec<usize>> {
             .filter(|index| mask >> index & 1 == 1)
             .collect::<Vec<usize>>()
     });
-    sets.filter(|set| set.iter().map(|&index| items[index].parameters).sum::<usize>() <= capacity)
-        .collect()
+    sets.filter(|set| {
+        set.iter()
+            .map(|&index| items[index].parameters)
+            .sum::<usize>()
+            <= capacity
+    })
+    .collect()
 }
 
 fn brute_force(model: &SetModel, items: &[Item], capacity: usize) -> f64 {
@@ -82,7 +87,13 @@ fn model_of(case: &Case, damping: Damping) -> SetModel {
         slope: slope.clone(),
         curvature: gram(rows, count),
     };
-    SetModel::new(&case.1.iter().map(term).collect::<Vec<_>>(), count, &[], damping).unwrap()
+    SetModel::new(
+        &case.1.iter().map(term).collect::<Vec<_>>(),
+        count,
+        &[],
+        damping,
+    )
+    .unwrap()
 }
 
 proptest! {
@@ -159,7 +170,11 @@ fn of_two_redundant_groups_only_one_is_chosen() {
 #[test]
 fn an_exchange_repairs_what_forward_selection_took_too_early() {
     // The third direction is nearly the sum of two independent ones: best alone, needless beside both.
-    let rows = [vec![1.0, 0.0, 0.8], vec![0.0, 1.0, 0.8], vec![0.0, 0.0, 0.9]];
+    let rows = [
+        vec![1.0, 0.0, 0.8],
+        vec![0.0, 1.0, 0.8],
+        vec![0.0, 0.0, 0.9],
+    ];
     let term = Term {
         slope: vec![1.0, 1.0, 1.6],
         curvature: gram(&rows, 3),
@@ -173,7 +188,10 @@ fn an_exchange_repairs_what_forward_selection_took_too_early() {
     let stuck = model.select(&items, &[0, 1, 2], 2, &forward);
     assert!(stuck.chosen.contains(&2) && !stuck.locally_optimal);
     let found = model.select(&items, &[0, 1, 2], 2, &CoupledOptions::default());
-    assert_eq!((found.chosen.as_slice(), found.swaps), ([0, 1].as_slice(), 1));
+    assert_eq!(
+        (found.chosen.as_slice(), found.swaps),
+        ([0, 1].as_slice(), 1)
+    );
     assert!((found.value - brute_force(&model, &items, 2)).abs() < 1e-12);
 }
 
@@ -239,7 +257,9 @@ fn three_hundred_groups_and_ten_measurements_take_a_moment() {
         (state >> 33) as f64 / (1_u64 << 30) as f64 - 1.0
     };
     let mut term = || {
-        let rows: Vec<Vec<f64>> = (0..64).map(|_| (0..count).map(|_| random()).collect()).collect();
+        let rows: Vec<Vec<f64>> = (0..64)
+            .map(|_| (0..count).map(|_| random()).collect())
+            .collect();
         let slope = (0..count).map(|_| random()).collect();
         Term {
             slope,

@@ -20,8 +20,9 @@ impl Problem {
                     break;
                 }
                 visited += 1;
-                let twin_left =
-                    position > 0 && !taken[position - 1] && self.things[position - 1].interchangeable(thing);
+                let twin_left = position > 0
+                    && !taken[position - 1]
+                    && self.things[position - 1].interchangeable(thing);
                 if thing.size <= room && !twin_left {
                     taken[position] = true;
                     profit += thing.profit;

@@ -21,14 +21,18 @@ fn items<'a>(names: &'a [String], rows: &[(usize, f64)]) -> Vec<Item<'a>> {
 
 /// Names in an order that differs from the items'.
 fn names(count: usize) -> Vec<String> {
-    (0..count).map(|index| format!("{:02}", index * 7 % 16)).collect()
+    (0..count)
+        .map(|index| format!("{:02}", index * 7 % 16))
+        .collect()
 }
 
 /// All subsets: greatest value (whole numbers, so exact), then fewest parameters, then first by name.
 fn brute_force(items: &[Item], capacity: usize) -> Vec<usize> {
     let mut best: Option<(f64, usize, Vec<&str>, Vec<usize>)> = None;
     for mask in 0_u32..1 << items.len() {
-        let chosen: Vec<usize> = (0..items.len()).filter(|index| mask >> index & 1 == 1).collect();
+        let chosen: Vec<usize> = (0..items.len())
+            .filter(|index| mask >> index & 1 == 1)
+            .collect();
         let parameters = chosen.iter().map(|&index| items[index].parameters).sum();
         if parameters > capacity || chosen.iter().any(|&index| items[index].value <= 0.0) {
             continue;
@@ -149,7 +153,14 @@ fn a_cut_search_says_so_and_is_no_worse_than_greedy() {
         .collect();
     let names: Vec<String> = (0..40).map(|index| format!("{index:02}")).collect();
     let items = items(&names, &rows);
-    let packing = exact(&items, 20_001, &Limits { cells: 0, nodes: 100 });
+    let packing = exact(
+        &items,
+        20_001,
+        &Limits {
+            cells: 0,
+            nodes: 100,
+        },
+    );
     assert!(!packing.optimal);
     assert!(packing.parameters <= 20_001);
     assert!(packing.value >= greedy(&items, 20_001).value);

@@ -94,7 +94,12 @@ fn every_dropped_group_says_why() {
 
 #[test]
 fn a_budget_that_nothing_fits_names_the_smallest_that_works() {
-    let error = select(&input(), budget(49, Solver::Exact), &SelectOptions::default()).unwrap_err();
+    let error = select(
+        &input(),
+        budget(49, Solver::Exact),
+        &SelectOptions::default(),
+    )
+    .unwrap_err();
     assert_eq!(
         error,
         SelectError::Unreachable {
@@ -103,7 +108,10 @@ fn a_budget_that_nothing_fits_names_the_smallest_that_works() {
         }
     );
     assert!(error.is_answer_no());
-    assert_eq!(error.hint().unwrap(), "the smallest reachable budget is `50`");
+    assert_eq!(
+        error.hint().unwrap(),
+        "the smallest reachable budget is `50`"
+    );
     assert_eq!(kept(&run(budget(50, Solver::Exact))), ["head", "a"]);
 }
 
@@ -119,7 +127,8 @@ fn psi_keeps_what_is_clearly_above_the_least_base_weights() {
 
 #[test]
 fn psi_needs_references_and_something_to_keep() {
-    let psi = |input: &SelectionInput, psi| select(input, Method::Psi { psi }, &SelectOptions::default());
+    let psi =
+        |input: &SelectionInput, psi| select(input, Method::Psi { psi }, &SelectOptions::default());
     let without = SelectionInput {
         references: Vec::new(),
         ..input()
@@ -140,7 +149,10 @@ fn psi_needs_references_and_something_to_keep() {
 #[test]
 fn top_keeps_the_most_influential_and_never_what_has_no_signal() {
     assert_eq!(kept(&run(Method::Top { k: 2 })), ["head", "b", "a"]);
-    assert_eq!(kept(&run(Method::Top { k: 99 })), ["d", "head", "b", "a", "c"]);
+    assert_eq!(
+        kept(&run(Method::Top { k: 99 })),
+        ["d", "head", "b", "a", "c"]
+    );
     assert!(select(&input(), Method::Top { k: 0 }, &SelectOptions::default()).is_err());
 }
 
@@ -157,8 +169,16 @@ fn threshold_keeps_the_shortest_prefix_that_reaches_the_share() {
         assert_eq!(kept(&run(Method::Threshold { share })), expected, "{share}");
     }
     for share in [0.0, -0.5, 1.1, f64::NAN] {
-        let error = select(&input(), Method::Threshold { share }, &SelectOptions::default()).unwrap_err();
-        assert!(matches!(error, SelectError::InvalidRule { what: "share", .. }));
+        let error = select(
+            &input(),
+            Method::Threshold { share },
+            &SelectOptions::default(),
+        )
+        .unwrap_err();
+        assert!(matches!(
+            error,
+            SelectError::InvalidRule { what: "share", .. }
+        ));
     }
 }
 
@@ -173,7 +193,12 @@ fn pareto_offers_the_knee_and_its_neighbours() {
         .collect();
     assert_eq!(
         chain,
-        [("a", 50, 5.0), ("b", 110, 8.0), ("c", 210, 9.0), ("d", 610, 10.0)]
+        [
+            ("a", 50, 5.0),
+            ("b", 110, 8.0),
+            ("c", 210, 9.0),
+            ("d", 610, 10.0)
+        ]
     );
     assert_eq!(
         (frontier.knee, frontier.candidates.as_slice()),
@@ -190,7 +215,11 @@ fn pareto_offers_the_knee_and_its_neighbours() {
 #[test]
 fn ties_go_to_fewer_parameters_then_to_the_name() {
     let tied = SelectionInput {
-        candidates: vec![group("y", 20, 2.0), group("x", 10, 1.0), group("w", 10, 1.0)],
+        candidates: vec![
+            group("y", 20, 2.0),
+            group("x", 10, 1.0),
+            group("w", 10, 1.0),
+        ],
         base_parameters: 1_000,
         ..SelectionInput::default()
     };
@@ -207,7 +236,11 @@ fn all_three_sets_are_reported_with_both_values() {
     // `a` and `b` are one direction; `c` is independent.
     let curvature = vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0];
     let coupled = SelectionInput {
-        candidates: vec![group("a", 10, 0.5), group("b", 10, 0.5), group("c", 10, 0.125)],
+        candidates: vec![
+            group("a", 10, 0.5),
+            group("b", 10, 0.5),
+            group("c", 10, 0.125),
+        ],
         base_parameters: 1_000,
         references: Vec::new(),
         terms: vec![Term {
@@ -215,7 +248,12 @@ fn all_three_sets_are_reported_with_both_values() {
             curvature,
         }],
     };
-    let selection = select(&coupled, budget(20, Solver::Coupled), &SelectOptions::default()).unwrap();
+    let selection = select(
+        &coupled,
+        budget(20, Solver::Coupled),
+        &SelectOptions::default(),
+    )
+    .unwrap();
     assert_eq!(kept(&selection), ["a", "c"]);
     let sets: Vec<_> = selection
         .sets
@@ -241,14 +279,24 @@ fn all_three_sets_are_reported_with_both_values() {
     );
     assert_eq!(selection.sets[2].optimality, Optimality::Local);
     // The same with the default solver: same sets, another one used.
-    let exact = select(&coupled, budget(20, Solver::Exact), &SelectOptions::default()).unwrap();
+    let exact = select(
+        &coupled,
+        budget(20, Solver::Exact),
+        &SelectOptions::default(),
+    )
+    .unwrap();
     assert_eq!(kept(&exact), ["a", "b"]);
     assert!(exact.sets[0].used && !exact.sets[2].used);
 }
 
 #[test]
 fn coupled_selection_needs_the_whole_curvature() {
-    let error = select(&input(), budget(110, Solver::Coupled), &SelectOptions::default()).unwrap_err();
+    let error = select(
+        &input(),
+        budget(110, Solver::Coupled),
+        &SelectOptions::default(),
+    )
+    .unwrap_err();
     assert_eq!(error, SelectError::NoCoupling);
 }
 
@@ -259,16 +307,29 @@ fn a_bad_curvature_is_an_error_only_for_who_needs_it() {
         slope: vec![f64::NAN; 7],
         curvature: vec![0.0; 49],
     }];
-    assert!(select(&broken, budget(110, Solver::Coupled), &SelectOptions::default()).is_err());
-    let selection = select(&broken, budget(110, Solver::Exact), &SelectOptions::default()).unwrap();
+    assert!(
+        select(
+            &broken,
+            budget(110, Solver::Coupled),
+            &SelectOptions::default()
+        )
+        .is_err()
+    );
+    let selection = select(
+        &broken,
+        budget(110, Solver::Exact),
+        &SelectOptions::default(),
+    )
+    .unwrap();
     assert_eq!(selection.notes.len(), 1);
     assert_eq!(selection.sets.len(), 2);
 }
 
 #[test]
 fn faulty_input_is_refused() {
-    let run =
-        |input: &SelectionInput| select(input, Method::Top { k: 1 }, &SelectOptions::default()).unwrap_err();
+    let run = |input: &SelectionInput| {
+        select(input, Method::Top { k: 1 }, &SelectOptions::default()).unwrap_err()
+    };
     assert_eq!(run(&SelectionInput::default()), SelectError::NoGroups);
     let mut twice = input();
     twice.candidates[0].name = "a".into();

@@ -1,0 +1,292 @@
+//! The operations alone: the fused `f32` loops against candle's own operators, derivatives against finite
+//! differences, and a GPU against the CPU.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+
+use std::collections::HashMap;
+
+use autopeft_adapters::ops::{self, Attention};
+use autopeft_adapters::{Adapters, LoraPlan, LoraTargets, Pass, Superset};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::VarBuilder;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn random(shape: &[usize], seed: u64, dtype: DType) -> Tensor {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let numbers: Vec<f64> = (0..shape.iter().product())
+        .map(|_| generator.random_range(-3.0..3.0))
+        .collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap()
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    let a = a
+        .to_dtype(DType::F64)
+        .unwrap()
+        .to_device(&Device::Cpu)
+        .unwrap();
+    let b = b
+        .to_dtype(DType::F64)
+        .unwrap()
+        .to_device(&Device::Cpu)
+        .unwrap();
+    (a - b)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap()
+        .to_scalar()
+        .unwrap()
+}
+
+/// Value and gradients of `Σ weight ⊙ f(inputs)`.
+fn value_and_gradients(
+    inputs: &[Tensor],
+    f: impl Fn(&[&Tensor]) -> Result<Tensor>,
+) -> (Tensor, Vec<Tensor>) {
+    let variables: Vec<Var> = inputs
+        .iter()
+        .map(|input| Var::from_tensor(input).unwrap())
+        .collect();
+    let tensors: Vec<&Tensor> = variables.iter().map(Var::as_tensor).collect();
+    let value = f(&tensors).unwrap();
+    let weight = random(value.dims(), 99, value.dtype())
+        .to_device(value.device())
+        .unwrap();
+    let gradients = (&value * weight)
+        .unwrap()
+        .sum_all()
+        .unwrap()
+        .backward()
+        .unwrap();
+    let gradients = variables
+        .iter()
+        .map(|v| gradients.get(v).unwrap().clone())
+        .collect();
+    (value.detach(), gradients)
+}
+
+type Operation = fn(&[&Tensor]) -> Result<Tensor>;
+
+/// Every operation with the shapes of its inputs.
+fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
+    let rows = vec![5, 40];
+    vec![
+        ("gelu", vec![rows.clone()], |x| ops::gelu(x[0])),
+        ("relu", vec![rows.clone()], |x| ops::relu(x[0])),
+        ("silu", vec![rows.clone()], |x| ops::silu(x[0])),
+        ("tanh", vec![rows], |x| ops::tanh(x[0])),
+        ("attention", vec![vec![2, 7, 12]; 3], |x| {
+            let mask: Vec<f64> = (0..14)
+                .map(|at| if at % 7 > 4 && at > 6 { -1e9 } else { 0.0 })
+                .collect();
+            let mask = Tensor::from_vec(mask, (2, 1, 1, 7), &Device::Cpu)?
+                .to_dtype(x[0].dtype())?
+                .to_device(x[0].device())?;
+            let sizes = Attention {
+                num_heads: 3,
+                scale: 0.5,
+            };
+            ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
+        }),
+        ("cross-entropy", vec![vec![4, 3]], |x| {
+            let labels = Tensor::new(&[2u32, 0, 1, 1], x[0].device())?;
+            ops::cross_entropy(x[0], &labels)
+        }),
+    ]
+}
+
+/// `f32` on the CPU takes the fused loops where there are any, `f64` always candle's operators. The
+/// tolerance is that of `f32` at numbers of size 10.
+#[test]
+fn fused_loops_equal_candles_operators() {
+    for (name, shapes, f) in operations() {
+        // Large enough that the loops run in parallel.
+        for scale in [1, 40] {
+            let inputs: Vec<Tensor> = shapes
+                .iter()
+                .enumerate()
+                .map(|(seed, shape)| {
+                    let mut shape = shape.clone();
+                    if name != "cross-entropy" && name != "attention" {
+                        shape[0] *= scale * 3;
+                    }
+                    random(&shape, seed as u64, DType::F64)
+                })
+                .collect();
+            let single: Vec<Tensor> = inputs
+                .iter()
+                .map(|x| x.to_dtype(DType::F32).unwrap())
+                .collect();
+            let (exact, exact_gradients) = value_and_gradients(&inputs, f);
+            let (fused, fused_gradients) = value_and_gradients(&single, f);
+            assert!(
+                difference(&exact, &fused) < 2e-6,
+                "{name}: {}",
+                difference(&exact, &fused)
+            );
+            for (exact, fused) in exact_gradients.iter().zip(&fused_gradients) {
+                assert!(
+                    difference(exact, fused) < 1e-5,
+                    "{name}: {}",
+                    difference(exact, fused)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn derivatives_equal_finite_differences() {
+    for (name, shapes, f) in operations() {
+        let inputs: Vec<Tensor> = shapes
+            .iter()
+            .enumerate()
+            .map(|(seed, shape)| random(shape, seed as u64, DType::F64))
+            .collect();
+        let (value, gradients) = value_and_gradients(&inputs, f);
+        let weight = random(value.dims(), 99, DType::F64);
+        for (at, gradient) in gradients.iter().enumerate() {
+            let direction = random(inputs[at].dims(), 7, DType::F64);
+            let side = |epsilon: f64| -> f64 {
+                let mut moved = inputs.clone();
+                moved[at] = (&moved[at] + (&direction * epsilon).unwrap()).unwrap();
+                let tensors: Vec<&Tensor> = moved.iter().collect();
+                (f(&tensors).unwrap() * &weight)
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .to_scalar()
+                    .unwrap()
+            };
+            let numeric = (side(1e-6) - side(-1e-6)) / 2e-6;
+            let exact: f64 = (gradient * &direction)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar()
+                .unwrap();
+            assert!(
+                (numeric - exact).abs() < 1e-6 * (1.0 + exact.abs()),
+                "{name}: {exact} against {numeric}"
+            );
+        }
+    }
+}
+
+/// Loss, gradients and per-example derivatives of a small network on a device, as plain numbers.
+fn network(device: &Device) -> Vec<Vec<f32>> {
+    let mut tensors = HashMap::new();
+    for (seed, (name, shape)) in [
+        ("dense.weight", vec![16, 16]),
+        ("dense.bias", vec![16]),
+        ("LayerNorm.weight", vec![16]),
+        ("LayerNorm.bias", vec![16]),
+        ("classifier.weight", vec![3, 16]),
+        ("classifier.bias", vec![3]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tensor = (random(&shape, seed as u64, DType::F32) * 0.2).unwrap();
+        tensors.insert(name.to_string(), tensor.to_device(device).unwrap());
+    }
+    let weights = VarBuilder::from_tensors(tensors, DType::F32, device);
+    let superset = Superset {
+        lora: Some(LoraPlan {
+            rank_blocks: vec![1, 2],
+            scale: 2.0,
+            dropout: 0.0,
+        }),
+        lora_targets: LoraTargets::AllLinear,
+        bias: true,
+        inert_bias: false,
+        norm: true,
+        bottleneck: None,
+        base: false,
+        exclude: Vec::new(),
+    };
+    let adapters = Adapters::superset(superset, 3);
+    let dense = adapters.linear(16, 16, weights.pp("dense")).unwrap();
+    let norm = adapters
+        .layer_norm(16, 1e-12, weights.pp("LayerNorm"))
+        .unwrap();
+    let head = adapters.head(16, 3, weights.pp("classifier")).unwrap();
+    for parameter in adapters.parameters() {
+        let value = parameter.value();
+        let noise = random(value.dims(), 50 + parameter.index() as u64, DType::F32);
+        let noise = (noise * 0.1).unwrap().to_device(device).unwrap();
+        parameter.set(&(value + noise).unwrap()).unwrap();
+    }
+    let x = random(&[4, 5, 16], 11, DType::F32)
+        .to_device(device)
+        .unwrap();
+    let forward = |pass: &Pass| -> Tensor {
+        let hidden = ops::gelu(&dense.forward(&x, pass).unwrap()).unwrap();
+        let sizes = Attention {
+            num_heads: 2,
+            scale: 0.35,
+        };
+        let mixed = ops::attention(&hidden, &hidden, &hidden, None, sizes).unwrap();
+        let normed = norm.forward(&(mixed + &x).unwrap(), pass).unwrap();
+        let first = normed.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+        head.forward(&first, pass).unwrap()
+    };
+    let numbers = |tensor: &Tensor| -> Vec<f32> {
+        tensor
+            .to_device(&Device::Cpu)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
+    };
+    let pass = Pass::gradients();
+    let labels = Tensor::new(&[0u32, 1, 2, 1], device).unwrap();
+    let loss = ops::cross_entropy(&forward(&pass), &labels).unwrap();
+    let gradients = pass.backward(&loss).unwrap();
+    let mut results = vec![numbers(&loss)];
+    for parameter in adapters.parameters() {
+        results.push(numbers(gradients.get(parameter.index()).unwrap()));
+    }
+    let directions = adapters
+        .parameters()
+        .iter()
+        .map(|p| (p.index(), p.value()))
+        .collect();
+    let pass = Pass::measure(std::sync::Arc::new(directions));
+    let column = forward(&pass).narrow(1, 1, 1).unwrap().sum_all().unwrap();
+    let tangents = pass.backward(&column).unwrap();
+    for parameter in adapters.parameters() {
+        results.push(numbers(tangents.get(parameter.index()).unwrap()));
+    }
+    results
+}
+
+#[test]
+fn the_same_network_gives_the_same_bits_twice() {
+    assert_eq!(network(&Device::Cpu), network(&Device::Cpu));
+}
+
+/// The tolerance is that of `f32` with another order of summation.
+#[test]
+#[ignore = "needs a GPU"]
+fn gpu_gives_the_numbers_of_the_cpu() {
+    let cpu = network(&Device::Cpu);
+    let gpu = network(&Device::new_cuda(0).unwrap());
+    for (cpu, gpu) in cpu.iter().zip(&gpu) {
+        for (cpu, gpu) in cpu.iter().zip(gpu) {
+            assert!(
+                (cpu - gpu).abs() < 1e-4 * (1.0 + cpu.abs()),
+                "{cpu} on the CPU, {gpu} on the GPU"
+            );
+        }
+    }
+}
