@@ -55,6 +55,15 @@ pub(super) fn budget(recipe: &Recipe) -> Result<Budget> {
         .map_err(SelectError::from)?)
 }
 
+/// The recipe's budget for a model of this size, where its rule has one.
+pub(super) fn limit(recipe: &Recipe, base_parameters: usize) -> Result<Option<usize>> {
+    if recipe.select.method != recipe::Method::Budget {
+        return Ok(None);
+    }
+    let limit = budget(recipe)?.resolve(base_parameters);
+    Ok(Some(limit.map_err(SelectError::from)?))
+}
+
 /// Takes groups out of the computation. Where a LoRA is split, its `A` cannot go while its `B` stays: it is
 /// frozen instead.
 pub(super) fn drop_groups(dropped: &[&Group], kept: &[&Group]) {
