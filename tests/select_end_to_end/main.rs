@@ -1,0 +1,10 @@
+//! The whole way from a recipe to a result, on the tiny fixtures of `tests/fixtures/models`.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod bad_inputs;
+mod bench;
+mod choices;
+mod program;
+mod results;
+mod stops;
