@@ -237,7 +237,10 @@ pub fn judge_all(
 }
 
 /// Share of the strongest group's tangent below which another group's is taken for rounding, in single precision.
-/// An assumption: two decimal digits above the 7 that an `f32` holds.
+///
+/// Measured on tiny BERT and DistilBERT models (`tests/probe`): the biases of attention keys, which have no effect,
+/// reach 3.6e-8 along directions of their own size and 4e-9 along AdamW's; the weakest of all other groups has 8e-4.
+/// Rounding grows with the depth and width of a model, so the floor lies far above what was measured.
 const ROUNDING: f64 = 1e-5;
 
 /// A floor for [`judge`] from the curvatures `A_kk` of one measurement in single precision.

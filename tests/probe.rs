@@ -1,0 +1,19 @@
+//! The probe on tiny models: estimators against exact matrices, the laws of influence, training and measuring
+//! together, and the groups as choices.
+
+#[path = "probe/choices.rs"]
+mod choices;
+#[path = "probe/curvature.rs"]
+mod curvature;
+#[path = "probe/fixture.rs"]
+mod fixture;
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod golden;
+#[path = "probe/laws.rs"]
+mod laws;
+#[path = "probe/optimizer.rs"]
+mod optimizer;
+#[path = "probe/rows.rs"]
+mod rows;
+#[path = "probe/run.rs"]
+mod run;
