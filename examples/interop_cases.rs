@@ -206,14 +206,9 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
     let stored = candle_core::safetensors::load(source.join("expected.safetensors"), &Device::Cpu)?;
 
     let adapters = Adapters::superset(superset(case), 1);
-    let build = |adapters: &Adapters| {
-        base.build(
-            adapters,
-            num_labels,
-            Pooling::Default,
-            DType::F32,
-            &Device::Cpu,
-        )
+    let build = |adapters: &Adapters| -> Result<Box<dyn Model>> {
+        let pooling = Pooling::Default;
+        Ok(base.build(adapters, num_labels, pooling, DType::F32, &Device::Cpu)?)
     };
     let trained = build(&adapters)?;
     for parameter in adapters.parameters() {

@@ -62,6 +62,32 @@ impl OutputFolder {
             .map_err(Error::io("writing", shown))
     }
 
+    /// An error about a file in the temporary folder, with the place where the user would have found it.
+    pub fn shown(&self, error: Error) -> Error {
+        let (action, path, source) = match error {
+            Error::Adapters(autopeft_adapters::Error::Io {
+                action,
+                path,
+                source,
+            })
+            | Error::Io {
+                action,
+                path,
+                source,
+            } => (action, path, source),
+            other => return other,
+        };
+        let path = match path.strip_prefix(self.path()) {
+            Ok(name) => self.target.join(name),
+            Err(_) => path,
+        };
+        Error::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
     /// Gives the folder its name.
     ///
     /// # Errors
@@ -168,6 +194,24 @@ mod tests {
         assert!(!target.exists());
         drop(output);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_error_names_the_target_and_not_the_temporary_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        let output = OutputFolder::prepare(&target, false).unwrap();
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = output.shown(Error::Adapters(autopeft_adapters::Error::Io {
+            action: "writing",
+            path: output.path().join("peft").join("a.json"),
+            source: full(),
+        }));
+        let Error::Io { path, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*path, target.join("peft").join("a.json"));
+        assert!(error.hint().is_some());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! From scores to the groups that are kept.
 
-use autopeft_adapters::State;
+use std::collections::HashSet;
+
+use autopeft_adapters::{Part, State};
 use serde_json::json;
 
 use super::measure::Measured;
@@ -27,6 +29,18 @@ pub struct Chosen {
     pub kept: Vec<bool>,
 }
 
+impl Chosen {
+    /// The groups that are kept, and the others.
+    pub(super) fn split<'g>(&self, groups: &'g [Group]) -> (Vec<&'g Group>, Vec<&'g Group>) {
+        let is_kept = |number: usize| self.kept.get(number).copied().unwrap_or(false);
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            (groups.iter().enumerate()).partition(|(number, _)| is_kept(*number));
+        let groups =
+            |side: Vec<(usize, &'g Group)>| side.into_iter().map(|(_, group)| group).collect();
+        (groups(kept), groups(dropped))
+    }
+}
+
 /// Whether the choice looks at how groups act together.
 pub(super) fn is_coupled(recipe: &Recipe) -> bool {
     recipe.select.coupled && recipe.probe.estimator.measures_coupling()
@@ -39,6 +53,38 @@ pub(super) fn budget(recipe: &Recipe) -> Result<Budget> {
         .budget
         .parse::<Budget>()
         .map_err(SelectError::from)?)
+}
+
+/// The recipe's budget for a model of this size, where its rule has one.
+pub(super) fn limit(recipe: &Recipe, base_parameters: usize) -> Result<Option<usize>> {
+    if recipe.select.method != recipe::Method::Budget {
+        return Ok(None);
+    }
+    let limit = budget(recipe)?.resolve(base_parameters);
+    Ok(Some(limit.map_err(SelectError::from)?))
+}
+
+/// Takes groups out of the computation. Where a LoRA is split, its `A` cannot go while its `B` stays: it is
+/// frozen instead.
+pub(super) fn drop_groups(dropped: &[&Group], kept: &[&Group]) {
+    let parameters = kept.iter().flat_map(|group| &group.parameters);
+    let kept_halves: HashSet<(&str, usize)> = parameters
+        .filter_map(|parameter| match parameter.part() {
+            Part::LoraB { block } => Some((parameter.module(), block)),
+            _ => None,
+        })
+        .collect();
+    for parameter in dropped.iter().flat_map(|group| &group.parameters) {
+        let is_needed = match parameter.part() {
+            Part::LoraA { block } => kept_halves.contains(&(parameter.module(), block)),
+            _ => false,
+        };
+        parameter.set_state(if is_needed {
+            State::Frozen
+        } else {
+            State::Dropped
+        });
+    }
 }
 
 /// Chooses, and leaves every group kept: dropping is the next stage's.
@@ -179,16 +225,17 @@ fn best_prefix(
     let mut best: Option<(f64, Selection)> = None;
     for length in lengths.unwrap_or_default() {
         let prefix = select::select_prefix(input, length)?;
-        let kept: Vec<usize> = prefix.kept().collect();
-        let dropped: Vec<&Group> = candidates
-            .iter()
-            .enumerate()
-            .filter(|(position, _)| !kept.contains(position))
-            .filter_map(|(_, number)| prepared.groups.get(*number))
-            .collect();
-        dropped
-            .iter()
-            .for_each(|group| group.set_state(State::Dropped));
+        let (mut kept, mut dropped): (Vec<&Group>, Vec<&Group>) = (Vec::new(), Vec::new());
+        let positions: HashSet<usize> = prefix.kept().collect();
+        for (position, number) in candidates.iter().enumerate() {
+            let side = if positions.contains(&position) {
+                &mut kept
+            } else {
+                &mut dropped
+            };
+            side.extend(prepared.groups.get(*number));
+        }
+        drop_groups(&dropped, &kept);
         let evaluation = evaluate(
             &*prepared.model,
             &prepared.validation,

@@ -2,7 +2,7 @@
 
 use autopeft_adapters::State;
 
-use super::choose::Chosen;
+use super::choose::{Chosen, drop_groups};
 use super::measure::{Measured, held_out};
 use super::prepare::Prepared;
 use super::recorder::Recorder;
@@ -22,25 +22,16 @@ pub fn run<'a>(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let is_kept = |number: usize| chosen.kept.get(number).copied().unwrap_or(false);
-    for (number, group) in prepared.groups.iter().enumerate() {
-        if !is_kept(number) {
-            group.reset();
-            group.set_state(State::Dropped);
-        }
-    }
+    let (kept, dropped) = chosen.split(&prepared.groups);
+    dropped.iter().for_each(|group| group.reset());
+    drop_groups(&dropped, &kept);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
     if prepared.recipe.select.after == After::Rewind {
-        for (number, group) in prepared
-            .groups
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| is_kept(*n))
-        {
+        for group in kept {
             group.reset();
             // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
             // a rule without a budget.
             group.set_state(State::Trainable);
-            let _ = number;
         }
         trainer = prepared.rewound_trainer()?;
         for (number, rate) in measured.rates.iter().enumerate() {

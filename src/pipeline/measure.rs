@@ -242,12 +242,7 @@ fn freezing_budget(prepared: &Prepared<'_>) -> Result<Option<usize>> {
     if !recipe.probe.early_freeze || !is_diagonal {
         return Ok(None);
     }
-    let budget = super::choose::budget(recipe)?;
-    Ok(Some(
-        budget
-            .resolve(prepared.base.num_parameters())
-            .map_err(crate::select::SelectError::from)?,
-    ))
+    super::choose::limit(recipe, prepared.base.num_parameters())
 }
 
 fn scores(

@@ -18,6 +18,7 @@ use crate::models::{Model, Pooling};
 use crate::progress::{EventKind, Progress};
 use crate::quickstart;
 use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
+use crate::select::SelectError;
 use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
 
 /// Different streams of one seed: the rows of training, of measuring, and of the head's warm-up.
@@ -65,6 +66,7 @@ impl<'r> Prepared<'r> {
             progress.note(&format!("fetching `{}`", download.file));
         })?;
         base.notes.iter().for_each(|note| progress.note(note));
+        let budget = super::choose::limit(recipe, base.num_parameters())?;
         let dataset = data::load(&data_spec(recipe))?;
         tell(&dataset, recorder);
         let adapters = Adapters::superset(superset(recipe, progress)?, recipe.seed);
@@ -75,6 +77,8 @@ impl<'r> Prepared<'r> {
             &grouping(&recipe.probe.grouping)?,
             recipe.superset.lora.split,
         );
+        check_budget(budget, &groups)?;
+        check_head(recipe, &adapters.fresh(), &base)?;
         let max_length = recipe.task.max_length.min(base.config.max_length());
         let train = data::encode(&base.tokenizer, &dataset.train, max_length)?;
         let validation = data::encode(&base.tokenizer, &dataset.validation, max_length)?;
@@ -254,6 +258,34 @@ fn check_target(recipe: &Recipe) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Refuses a budget below every group, which no measurement can change.
+fn check_budget(budget: Option<usize>, groups: &[Group]) -> Result<()> {
+    let competing = groups
+        .iter()
+        .filter(|group| !group.is_head() && !group.is_reference());
+    match (budget, competing.map(|group| group.size).min()) {
+        (Some(budget), Some(smallest)) if smallest > budget => {
+            Err(SelectError::Unreachable { budget, smallest }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a head that lies in part within the encoder, of which AdapterHub keeps nothing.
+fn check_head(recipe: &Recipe, fresh: &[String], base: &BaseModel) -> Result<()> {
+    let target = recipe.export.target;
+    let prefix = format!("{}.", base.config.family.base_model_prefix());
+    match fresh.iter().find(|module| module.starts_with(&prefix)) {
+        Some(module) if target == Target::Adapterhub => Err(Error::Conflict {
+            what: format!(
+                "`{module}` is not in the checkpoint, and what it learns cannot be exported for `{target}`"
+            ),
+            hint: "use a checkpoint that has it, or `--target autopeft`".to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn data_spec(recipe: &Recipe) -> DataSpec {

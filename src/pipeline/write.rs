@@ -54,13 +54,14 @@ pub fn run(
             lora_dropout: recipe.superset.lora.dropout,
             target: recipe.export.target,
         },
-    )?;
+    )
+    .map_err(|error| folder.shown(error))?;
     let rows = verified_rows(prepared);
     let written = Written {
         folder: folder.target().to_path_buf(),
         peft: files.peft,
         bottleneck: files.bottleneck,
-        difference: verify(prepared, folder.path(), &rows)?,
+        difference: verify(prepared, folder.path(), &rows).map_err(|error| folder.shown(error))?,
         verified_rows: rows.rows.len(),
         placeholder: files.placeholder,
     };

@@ -67,6 +67,9 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
     })
 }
 
+/// `A` and `B` of a rank block, where they are not dropped.
+type Pair = (Option<Tensor>, Option<Tensor>);
+
 struct Contents {
     /// LoRA by module: `A` (r, in), `B` (out, r) with the scale folded in.
     lora: BTreeMap<String, (Tensor, Tensor)>,
@@ -97,7 +100,7 @@ impl Contents {
                 _ => None,
             }),
         };
-        let mut blocks: BTreeMap<String, Vec<Arc<Parameter>>> = BTreeMap::new();
+        let mut blocks: BTreeMap<String, BTreeMap<usize, Pair>> = BTreeMap::new();
         for parameter in adapters.parameters() {
             if !parameter.is_active() {
                 continue;
@@ -105,7 +108,16 @@ impl Contents {
             let module = parameter.module().to_string();
             let whole = match parameter.kind() {
                 Kind::Lora => {
-                    blocks.entry(module).or_default().push(parameter);
+                    let pairs = blocks.entry(module).or_default();
+                    match parameter.part() {
+                        Part::LoraA { block } => {
+                            pairs.entry(block).or_default().0 = Some(parameter.value())
+                        }
+                        Part::LoraB { block } => {
+                            pairs.entry(block).or_default().1 = Some(parameter.value())
+                        }
+                        _ => {}
+                    }
                     continue;
                 }
                 Kind::Bias => {
@@ -118,20 +130,16 @@ impl Contents {
             };
             whole.entry(module).or_default().push(parameter);
         }
-        for (module, parameters) in blocks {
-            let scale = adapters.lora_scale(&module);
-            let part = |wanted: fn(Part) -> bool| -> Vec<Tensor> {
-                parameters
-                    .iter()
-                    .filter(|parameter| wanted(parameter.part()))
-                    .map(|parameter| parameter.value())
-                    .collect()
-            };
-            let a = Tensor::cat(&part(|part| matches!(part, Part::LoraA { .. })), 0)?;
-            let b = Tensor::cat(&part(|part| matches!(part, Part::LoraB { .. })), 1)?;
-            contents
-                .lora
-                .insert(module, (plain(&a)?, plain(&(b * scale)?)?));
+        for (module, pairs) in blocks {
+            // Half of a pair changes no output.
+            let pairs = pairs.into_values().filter_map(|(a, b)| a.zip(b));
+            let (a, b): (Vec<Tensor>, Vec<Tensor>) = pairs.unzip();
+            if a.is_empty() {
+                continue;
+            }
+            let b = (Tensor::cat(&b, 1)? * adapters.lora_scale(&module))?;
+            let a = Tensor::cat(&a, 0)?;
+            contents.lora.insert(module, (plain(&a)?, plain(&b)?));
         }
         Ok(contents)
     }

@@ -1,0 +1,239 @@
+//! What the rules, estimators and settings of a recipe do to a result.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use autopeft::groups::locate;
+use autopeft::report::{SelectionReport, Stage};
+use autopeft_adapters::Kind;
+
+use crate::bench::{Bench, fixture};
+
+fn kept(report: &SelectionReport) -> BTreeSet<String> {
+    let groups = report
+        .groups
+        .iter()
+        .filter(|group| group.kept && group.kind != Kind::Head);
+    groups.map(|group| group.name.clone()).collect()
+}
+
+#[test]
+fn budgets_are_kept_and_larger_ones_keep_more() {
+    for coupled in ["true", "false"] {
+        let mut last = 0;
+        for budget in [40, 300, 6_000] {
+            let bench = Bench::new();
+            let budget_setting = format!("select.budget={budget}");
+            let coupled = format!("select.coupled={coupled}");
+            let report = bench.report(&[&budget_setting, &coupled]);
+            assert!(
+                report.kept_parameters <= budget,
+                "{} of {budget}",
+                report.kept_parameters
+            );
+            assert!(
+                report.kept_parameters > last,
+                "{} of {budget}",
+                report.kept_parameters
+            );
+            assert_eq!(report.budget, Some(budget));
+            last = report.kept_parameters;
+        }
+    }
+}
+
+#[test]
+fn a_share_is_one_of_the_base_model() {
+    let report = Bench::new().report(&["select.budget=5%"]);
+    let budget = report.budget.unwrap();
+    assert_eq!(budget, report.model.parameters / 20);
+    assert!(report.kept_parameters <= budget);
+}
+
+#[test]
+fn every_rule_keeps_what_it_promises() {
+    let top = Bench::new().report(&["select.method=top", "select.top=3"]);
+    assert_eq!(kept(&top).len(), 3);
+    assert_eq!(top.budget, None);
+
+    let all = Bench::new().report(&["select.method=threshold", "select.threshold=1.0"]);
+    let half = Bench::new().report(&["select.method=threshold", "select.threshold=0.5"]);
+    assert!(kept(&half).is_subset(&kept(&all)) && kept(&half).len() < kept(&all).len());
+
+    let pareto = Bench::new().report(&["select.method=pareto"]);
+    assert!(!kept(&pareto).is_empty() && kept(&pareto).len() < pareto.groups.len());
+
+    let psi = Bench::new().report(&["select.method=psi", "select.psi=0.001"]);
+    let references: Vec<_> = psi
+        .groups
+        .iter()
+        .filter(|group| group.kind == Kind::Base)
+        .collect();
+    assert!(!references.is_empty());
+    assert!(
+        references
+            .iter()
+            .all(|group| !group.kept && group.reason == "reference")
+    );
+    assert!(!kept(&psi).is_empty());
+}
+
+#[test]
+fn every_estimator_makes_a_result() {
+    for estimator in ["gauss-newton", "hvp", "full", "fit"] {
+        let bench = Bench::new();
+        let setting = format!("probe.estimator={estimator}");
+        let report = bench.report(&[&setting, "superset.lora.enabled=false"]);
+        assert_eq!(report.probe.estimator, estimator);
+        assert!(report.probe.measurements >= 2, "{estimator}");
+        assert!(report.kept_parameters > 0, "{estimator}");
+    }
+}
+
+#[test]
+fn every_grouping_covers_the_same_parameters() {
+    let sizes: BTreeSet<usize> = ["module", "kind-layer", "kind", r#"["query", "value"]"#]
+        .iter()
+        .map(|grouping| {
+            let setting = format!("probe.grouping={grouping}");
+            let report = Bench::new().report(&[&setting, "select.budget=5000"]);
+            let kept: usize = report
+                .groups
+                .iter()
+                .filter(|g| g.kind != Kind::Head)
+                .map(|g| g.parameters)
+                .sum();
+            assert_eq!(kept, report.superset_parameters, "{grouping}");
+            report.superset_parameters
+        })
+        .collect();
+    assert_eq!(sizes.len(), 1, "{sizes:?}");
+}
+
+#[test]
+fn the_halves_of_a_lora_may_be_kept_apart() {
+    let bench = Bench::new();
+    let report = bench.report(&[
+        "superset.lora.split=true",
+        "superset.bias.enabled=false",
+        "superset.norm.enabled=false",
+        "select.method=top",
+        "select.top=5",
+    ]);
+    let kept = kept(&report);
+    assert_eq!(kept.len(), 5);
+    assert!(
+        kept.iter()
+            .all(|group| group.starts_with("lora_A/") || group.starts_with("lora_B/")),
+        "{kept:?}"
+    );
+    let partner = |group: &String| match group.strip_prefix("lora_A") {
+        Some(rest) => format!("lora_B{rest}"),
+        None => group.replacen("lora_B", "lora_A", 1),
+    };
+    // Otherwise the test shows nothing.
+    assert!(
+        kept.iter().any(|group| !kept.contains(&partner(group))),
+        "{kept:?}"
+    );
+}
+
+#[test]
+fn rewinding_trains_what_was_kept_from_its_start() {
+    let (onward, rewound) = (Bench::new(), Bench::new());
+    let first = onward.report(&["select.after=continue"]);
+    let second = rewound.report(&["select.after=rewind"]);
+    assert_eq!(kept(&first), kept(&second));
+    let trimmed = |report: &SelectionReport| {
+        let value = report
+            .held_out
+            .iter()
+            .find(|value| value.stage == Stage::Trimmed);
+        value.unwrap().evaluation.loss
+    };
+    assert_ne!(trimmed(&first), trimmed(&second));
+    let weights = |bench: &Bench| fs::read(bench.out().join("adapter_model.safetensors")).unwrap();
+    assert_ne!(weights(&onward), weights(&rewound));
+}
+
+#[test]
+fn rewinding_without_a_further_step_leaves_the_kept_modules_where_they_start() {
+    let bench = Bench::new();
+    bench.report(&["select.after=rewind", "select.steps=0"]);
+    let file = bench.out().join("adapter_model.safetensors");
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let low_rank: Vec<_> = tensors
+        .iter()
+        .filter(|(name, _)| name.contains("lora_B"))
+        .collect();
+    assert!(!low_rank.is_empty());
+    for (name, tensor) in low_rank {
+        let largest: f32 = tensor
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar()
+            .unwrap();
+        assert_eq!(largest, 0.0, "{name}");
+    }
+}
+
+#[test]
+fn every_family_makes_a_result() {
+    for model in [
+        "bert-bare",
+        "bert-bare-no-pooler",
+        "bert-f16",
+        "bert-sharded",
+        "roberta",
+        "roberta-masked-lm",
+        "xlm-roberta",
+        "distilbert-bare",
+    ] {
+        let bench = Bench::new();
+        let setting = format!("model={}", fixture(model).display());
+        let report = bench.report(&[&setting]);
+        assert!(report.kept_parameters > 0, "{model}");
+        let has_head = !(model.contains("bare") || model.contains("masked"));
+        assert_eq!(
+            report.model.fresh.is_empty(),
+            has_head,
+            "{model}: {:?}",
+            report.model.fresh
+        );
+        assert!(
+            report
+                .groups
+                .iter()
+                .all(|group| group.layer == locate(&group.name.replace('/', ".")).layer),
+            "{model}"
+        );
+    }
+}
+
+#[test]
+fn excluded_modules_get_nothing() {
+    let report = Bench::new().report(&[r#"superset.exclude=["layer\\.0\\."]"#]);
+    assert!(report.groups.iter().all(|group| group.layer != Some(0)));
+    assert!(report.groups.iter().any(|group| group.layer == Some(1)));
+}
+
+#[test]
+fn a_head_for_other_labels_is_made_anew() {
+    let bench = Bench::new();
+    let two: String = (0..20)
+        .map(|n| {
+            format!(
+                "{{\"text\": \"it was {}\", \"label\": {}}}\n",
+                ["good", "bad"][n % 2],
+                n % 2
+            )
+        })
+        .collect();
+    bench.file("train.jsonl", &two);
+    bench.file("validation.jsonl", &two);
+    let report = bench.report(&[]);
+    assert_eq!(report.data.labels, ["0", "1"]);
+    assert_eq!(report.model.fresh, ["classifier"]);
+}

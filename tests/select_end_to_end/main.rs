@@ -1,0 +1,14 @@
+//! The whole way from a recipe to a result, on the tiny fixtures of `tests/fixtures/models`.
+
+#![expect(
+    clippy::result_large_err,
+    reason = "an error here ends a test, its size does not matter"
+)]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod bad_inputs;
+mod bench;
+mod choices;
+mod program;
+mod results;
+mod stops;

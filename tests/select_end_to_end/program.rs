@@ -1,0 +1,108 @@
+//! The same through the program: exit status and streams.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+use crate::bench::{Bench, tree};
+
+fn program() -> Command {
+    let mut command = Command::new(cargo_bin!("autopeft"));
+    command.env_remove("CLICOLOR_FORCE").env("COLUMNS", "100");
+    command
+}
+
+/// `select` with the recipe of the bench.
+fn arguments(bench: &Bench, extra: &[&str]) -> Vec<String> {
+    let recipe = bench.file("recipe.yaml", &bench.recipe_text());
+    let mut arguments = vec![
+        "select".to_string(),
+        "--recipe".to_string(),
+        recipe.display().to_string(),
+        "--out".to_string(),
+        bench.out().display().to_string(),
+    ];
+    arguments.extend(extra.iter().map(ToString::to_string));
+    arguments
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_run_that_succeeds_exits_with_0() {
+    let bench = Bench::new();
+    let arguments = arguments(&bench, &[]);
+    let output = program().args(&arguments).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let report: Value =
+        serde_json::from_slice(&fs::read(bench.out().join("selection.json")).unwrap()).unwrap();
+    assert_eq!(report["complete"], true);
+}
+
+#[test]
+fn an_unreachable_budget_exits_with_1_and_a_wrong_input_with_2() {
+    let bench = Bench::new();
+    for (extra, expected, parts) in [
+        (
+            ["--budget", "1"],
+            1,
+            ["error:", "smallest reachable budget is"],
+        ),
+        (["--data", "nowhere.jsonl"], 2, ["error:", "nowhere.jsonl"]),
+        (["--model", "./nowhere"], 2, ["error:", "nowhere"]),
+    ] {
+        let arguments = arguments(&bench, &extra);
+        let before = tree(bench.root());
+        let output = program().args(&arguments).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(status(&output), expected, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "no `{part}` in: {text}");
+        }
+        assert_eq!(tree(bench.root()), before, "{extra:?}");
+    }
+}
+
+/// A full disk, as a limit on the size of files: the metrics fit, the weights do not. The signal of the limit is
+/// ignored, so that the write fails as one on a full disk does, with a part of the file already written.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_fills_up_during_the_export_leaves_the_old_result() {
+    let bench = Bench::new();
+    bench.report(&[]);
+    let blocks_of_512 = 32;
+    let limit = blocks_of_512 * 512;
+    let arguments = arguments(&bench, &["--budget", "6000", "--force"]);
+    let before = tree(bench.root());
+    let script = format!("trap '' XFSZ; ulimit -f {blocks_of_512} && exec \"$0\" \"$@\"");
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(cargo_bin!("autopeft"))
+        .args(&arguments)
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert_eq!(status(&output), 2, "{text}");
+    // The place is the one that the user knows, not the temporary one.
+    let file = bench.out().join("adapter_model.safetensors");
+    assert!(
+        text.contains(&format!("writing `{}`", file.display())),
+        "{text}"
+    );
+    assert_eq!(tree(bench.root()), before, "{text}");
+
+    // Without the limit the same run succeeds, with a file that is larger.
+    let output = program().args(&arguments).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let size = |name: &str| fs::metadata(bench.out().join(name)).unwrap().len();
+    assert!(size("metrics.jsonl") < limit && size("adapter_model.safetensors") > limit);
+}

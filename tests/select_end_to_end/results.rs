@@ -1,0 +1,259 @@
+//! What a result consists of.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+
+use autopeft::data::{ColumnNames, Source, load_labelled};
+use autopeft::interrupt::Interrupt;
+use autopeft::pipeline::{Adapted, select};
+use autopeft::progress::Silent;
+use autopeft::recipe::Recipe;
+use autopeft::report::{SelectionReport, Stage};
+use autopeft_adapters::Kind;
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+use crate::bench::{Bench, fixture, names};
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+const COMMON: [&str; 5] = [
+    "README.md",
+    "autopeft.json",
+    "metrics.jsonl",
+    "recipe.yaml",
+    "selection.json",
+];
+
+#[test]
+fn a_result_has_exactly_its_files_and_leaves_nothing_beside_it() {
+    let bench = Bench::new();
+    bench.report(&[]);
+    let mut expected = set(&COMMON);
+    expected.extend(set(&["adapter_config.json", "adapter_model.safetensors"]));
+    assert_eq!(names(&bench.out()), expected);
+    assert_eq!(
+        bench.names(),
+        set(&["out", "train.jsonl", "validation.jsonl"])
+    );
+}
+
+#[test]
+fn the_report_names_every_group_with_a_reason() {
+    let bench = Bench::new();
+    let told = bench.report(&[]);
+    let text = fs::read_to_string(bench.out().join("selection.json")).unwrap();
+    assert_eq!(text, serde_json::to_string_pretty(&told).unwrap() + "\n");
+    let report: SelectionReport = serde_json::from_str(&text).unwrap();
+
+    let metrics = fs::read_to_string(bench.out().join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["event"], "start");
+    assert_eq!(lines[0]["groups"], report.groups.len());
+    assert_eq!(
+        lines.iter().filter(|line| line["event"] == "step").count(),
+        2 + 6 + 4
+    );
+
+    let unique: HashSet<&str> = report
+        .groups
+        .iter()
+        .map(|group| group.name.as_str())
+        .collect();
+    assert_eq!(unique.len(), report.groups.len());
+    for group in &report.groups {
+        assert!(
+            !group.reason.is_empty() && group.reason != "not decided",
+            "{}",
+            group.name
+        );
+        assert_eq!(
+            group.kind == Kind::Head,
+            group.reason == "always kept",
+            "{}",
+            group.name
+        );
+        assert!(
+            group.value.is_finite() && group.influence.is_finite(),
+            "{}",
+            group.name
+        );
+    }
+    let sizes = |wanted: &dyn Fn(&autopeft::report::GroupReport) -> bool| -> usize {
+        report
+            .groups
+            .iter()
+            .filter(|g| wanted(g))
+            .map(|g| g.parameters)
+            .sum()
+    };
+    assert_eq!(
+        sizes(&|g| g.kept && g.kind != Kind::Head),
+        report.kept_parameters
+    );
+    assert_eq!(sizes(&|g| g.kind == Kind::Head), report.head_parameters);
+    assert_eq!(sizes(&|g| g.kind != Kind::Head), report.superset_parameters);
+    let stages: Vec<Stage> = report.held_out.iter().map(|value| value.stage).collect();
+    assert_eq!(
+        stages,
+        [
+            Stage::Untrained,
+            Stage::Superset,
+            Stage::Dropped,
+            Stage::Trimmed
+        ]
+    );
+    assert!(report.complete);
+}
+
+/// Seconds differ from run to run, everything else must not.
+fn without_seconds(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            fields.remove("seconds");
+            let fields = std::mem::take(fields);
+            let timeless = fields
+                .into_iter()
+                .map(|(key, value)| (key, without_seconds(value)));
+            Value::Object(timeless.collect())
+        }
+        Value::Array(values) => values.drain(..).map(without_seconds).collect(),
+        _ => value,
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let run = |seed: &str| {
+        let bench = Bench::new();
+        bench.report(&[seed, "superset.lora.dropout=0.1"]);
+        let read = |name: &str| fs::read(bench.out().join(name)).unwrap();
+        let report: Value = serde_json::from_slice(&read("selection.json")).unwrap();
+        (
+            read("adapter_model.safetensors"),
+            read("adapter_config.json"),
+            without_seconds(report).to_string(),
+        )
+    };
+    let first = run("seed=3");
+    assert!(run("seed=3") == first, "two runs of one seed differ");
+    assert_ne!(run("seed=4").0, first.0);
+}
+
+#[test]
+fn a_result_that_is_opened_again_has_the_values_of_its_report() {
+    let bottleneck = [
+        "superset.bottleneck.enabled=true",
+        "superset.lora.enabled=false",
+        "select.method=threshold",
+        "select.threshold=1.0",
+    ];
+    let fresh_head = ["train.learning_rate=0.02"];
+    for (model, settings) in [
+        ("bert", &[][..]),
+        ("bert-bare-no-pooler", &fresh_head[..]),
+        ("roberta", &bottleneck[..]),
+        ("distilbert", &bottleneck[..]),
+    ] {
+        let bench = Bench::new();
+        let model = format!("model={}", fixture(model).display());
+        let settings: Vec<&str> = [model.as_str()]
+            .into_iter()
+            .chain(settings.iter().copied())
+            .collect();
+        let report = bench.report(&settings);
+        let base = report.model.source.as_str();
+        let adapted = Adapted::open(&bench.out(), base, 5, Device::Cpu, DType::F32).unwrap();
+        let file = Source::File(bench.path("validation.jsonl"));
+        let rows = load_labelled(
+            &file,
+            &ColumnNames::default(),
+            &adapted.manifest.labels,
+            false,
+        )
+        .unwrap();
+        let again = adapted.evaluate(&rows.rows).unwrap();
+        let told = report.held_out.last().unwrap().evaluation;
+        assert_eq!(again.examples, told.examples);
+        assert!(
+            (again.loss - told.loss).abs() < 1e-5,
+            "{model}: {again:?} is not {told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_surviving_bottleneck_puts_the_peft_checkpoint_beside_it() {
+    let bench = Bench::new();
+    let outcome = bench
+        .select(&[
+            "superset.bottleneck.enabled=true",
+            "superset.norm.enabled=false",
+            "superset.lora.enabled=false",
+            "select.method=threshold",
+            "select.threshold=1.0",
+        ])
+        .unwrap();
+    let kept = |kind: Kind| {
+        outcome
+            .report
+            .groups
+            .iter()
+            .any(|g| g.kind == kind && g.kept)
+    };
+    assert!(kept(Kind::Bottleneck) && kept(Kind::Bias));
+    let mut expected = set(&COMMON);
+    expected.extend(set(&["peft", "bottleneck"]));
+    assert_eq!(names(&bench.out()), expected);
+    assert_eq!(
+        names(&bench.out().join("peft")),
+        set(&["adapter_config.json", "adapter_model.safetensors"])
+    );
+    assert_eq!(
+        names(&bench.out().join("bottleneck")),
+        set(&[
+            "adapter.safetensors",
+            "adapter_config.json",
+            "head_config.json",
+            "model_head.safetensors"
+        ])
+    );
+    let card = fs::read_to_string(bench.out().join("README.md")).unwrap();
+    assert!(
+        card.contains("bottleneck") && card.contains("peft"),
+        "{card}"
+    );
+}
+
+#[test]
+fn a_target_leaves_out_what_it_cannot_hold_from_the_start() {
+    for (target, kinds) in [
+        ("peft", vec![Kind::Lora, Kind::Bias, Kind::Norm, Kind::Head]),
+        ("adapterhub", vec![Kind::Bottleneck, Kind::Head]),
+    ] {
+        let bench = Bench::new();
+        // A target that is asked for overrules what a recipe enables.
+        let recipe = bench.recipe_text().replace(
+            r#""select""#,
+            r#""superset": {"bottleneck": {"enabled": true}}, "select""#,
+        );
+        let change = format!("export.target={target}").parse().unwrap();
+        let recipe = Recipe::read("test", &recipe, &[change]).unwrap();
+        let outcome = select(&recipe, &bench.out(), &Silent, &Interrupt::default()).unwrap();
+        let present: HashSet<Kind> = outcome
+            .report
+            .groups
+            .iter()
+            .map(|group| group.kind)
+            .collect();
+        assert_eq!(present, kinds.into_iter().collect(), "{target}");
+        let is_peft = outcome.written.bottleneck.is_none();
+        assert_eq!(bench.out().join("adapter_config.json").is_file(), is_peft);
+        assert_eq!(bench.out().join("bottleneck").is_dir(), !is_peft);
+    }
+}
