@@ -88,6 +88,24 @@ impl OutputFolder {
         }
     }
 
+    /// Gives the folder, whose content is not a whole result, a name: the target's where that is free,
+    /// otherwise the first free of `NAME.interrupted-1`, `-2`, …, since half a result replaces no whole one.
+    ///
+    /// # Errors
+    /// As for [`OutputFolder::commit`].
+    pub fn commit_partial(mut self) -> Result<PathBuf> {
+        self.replace = false;
+        let name = self.target.file_name().unwrap_or_default().to_os_string();
+        let mut number = 0u32;
+        while check(&self.target, false).is_err() {
+            number += 1;
+            let mut free = name.clone();
+            free.push(format!(".interrupted-{number}"));
+            self.target.set_file_name(free);
+        }
+        self.commit()
+    }
+
     /// Gives the folder its name.
     ///
     /// # Errors

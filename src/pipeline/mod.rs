@@ -46,8 +46,9 @@ pub struct Outcome {
 /// trimmed adapter to `out`.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when a stop was asked for: then what was measured so far is in `out`. Any other
-/// error leaves `out` as it was.
+/// [`Error::Interrupted`] when a stop was asked for: then what was measured so far is in the folder that
+/// the error names, which is `out` unless a result is there already. Any other error leaves `out` as it
+/// was.
 pub fn select(
     recipe: &Recipe,
     out: &Path,
@@ -61,7 +62,7 @@ pub fn select(
     let mut trainer = prepared.trainer()?;
     let mut measured = measure::run(&prepared, &mut trainer, &recorder, interrupt)?;
     if measured.interrupted() {
-        return interrupted(&prepared, &measured, folder);
+        return interrupted(&prepared, &measured, folder, &recorder);
     }
     let chosen = choose::run(&prepared, &mut measured, &recorder)?;
     finish::run(
@@ -73,7 +74,7 @@ pub fn select(
         interrupt,
     )?;
     if measured.interrupted() {
-        return interrupted(&prepared, &measured, folder);
+        return interrupted(&prepared, &measured, folder, &recorder);
     }
     let report = prepared.report(&measured, Some(&chosen))?;
     let written = write::run(&prepared, &report, folder, &recorder)?;
@@ -85,8 +86,10 @@ fn interrupted(
     prepared: &Prepared<'_>,
     measured: &Measured,
     folder: OutputFolder,
+    recorder: &Recorder<'_>,
 ) -> Result<Outcome> {
     write::partial(prepared, measured, &folder)?;
-    let path = folder.commit()?;
+    recorder.flush()?;
+    let path = folder.commit_partial()?;
     Err(Error::Interrupted { path })
 }

@@ -141,3 +141,26 @@ fn an_interrupt_before_the_first_step_still_ends_the_run() {
         assert!(names(&bench.out()).contains("recipe.yaml"));
     }
 }
+
+#[test]
+fn an_interrupted_run_replaces_no_whole_result() {
+    let bench = Bench::new();
+    bench.report(&[]);
+    let before = fs::read(bench.out().join("adapter_model.safetensors")).ok();
+    let whole = names(&bench.out());
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let error = bench
+        .select_with(&["export.force=true"], &Listener::default(), &interrupt)
+        .unwrap_err();
+    let Error::Interrupted { path } = error else {
+        panic!("{error:?}")
+    };
+    assert_ne!(path, bench.out());
+    assert!(names(&path).contains("recipe.yaml"));
+    assert_eq!(names(&bench.out()), whole);
+    assert_eq!(
+        fs::read(bench.out().join("adapter_model.safetensors")).ok(),
+        before
+    );
+}
