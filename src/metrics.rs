@@ -25,10 +25,8 @@ impl Evaluation {
         let mut confusion = vec![vec![0usize; classes]; classes]; // label, prediction
         let mut loss = 0.0;
         for (row, label) in logits.iter().zip(labels) {
+            loss += cross_entropy(row, *label);
             let label = *label as usize;
-            let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let log_sum = row.iter().map(|z| (z - maximum).exp()).sum::<f64>().ln() + maximum;
-            loss += log_sum - row.get(label).copied().unwrap_or(f64::NAN);
             let cell = confusion
                 .get_mut(label)
                 .and_then(|row_of| row_of.get_mut(likeliest(row)));
@@ -81,6 +79,13 @@ pub fn likeliest(logits: &[f64]) -> usize {
         }
     }
     best
+}
+
+/// `log Σ_c exp z_c - z_label`, in nats; not a number when there is no such label.
+pub fn cross_entropy(logits: &[f64], label: u32) -> f64 {
+    let maximum = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = logits.iter().map(|z| (z - maximum).exp()).sum::<f64>().ln() + maximum;
+    log_sum - logits.get(label as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// `softmax(z)`.

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use super::influence::Curvature;
 use crate::error::Result;
 use crate::groups::Group;
+use crate::metrics::cross_entropy;
 use crate::models::{Inputs, Model};
 
 /// Slope and curvature of K groups at one point of the training.
@@ -158,20 +159,11 @@ pub(super) fn host_rows(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f64>>> {
         .to_vec2()
 }
 
-/// `softmax(z)`.
-pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
-    let maximum = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exponentials: Vec<f64> = logits.iter().map(|z| (z - maximum).exp()).collect();
-    let sum: f64 = exponentials.iter().sum();
-    exponentials.into_iter().map(|e| e / sum).collect()
-}
-
 /// Mean cross-entropy of rows of logits.
 pub(super) fn mean_loss(rows: &[Vec<f64>], labels: &[u32]) -> f64 {
-    let losses = rows.iter().zip(labels).map(|(row, label)| {
-        let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_sum = row.iter().map(|z| (z - maximum).exp()).sum::<f64>().ln() + maximum;
-        log_sum - row.get(*label as usize).copied().unwrap_or(f64::NAN)
-    });
+    let losses = rows
+        .iter()
+        .zip(labels)
+        .map(|(row, label)| cross_entropy(row, *label));
     losses.sum::<f64>() / labels.len() as f64
 }

@@ -12,9 +12,10 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::estimator::{Estimate, Estimator, Point, host_rows, mean_loss, softmax};
+use super::estimator::{Estimate, Estimator, Point, host_rows, mean_loss};
 use super::influence::Curvature;
 use crate::error::Result;
+use crate::metrics;
 
 /// The `gauss-newton` estimator.
 #[derive(Debug, Clone)]
@@ -65,7 +66,8 @@ impl Estimator for GaussNewton {
         let logits = point.model.forward(point.inputs, &pass)?;
         let rows = host_rows(&logits)?;
         let loss = mean_loss(&rows, point.labels);
-        let probabilities: Vec<Vec<f64>> = rows.iter().map(|row| softmax(row)).collect();
+        let probabilities: Vec<Vec<f64>> =
+            rows.iter().map(|row| metrics::probabilities(row)).collect();
         let classes = logits.dim(1)?;
         let (slope, curvature) = if classes <= self.exact_classes.max(2) {
             exact(point, &pass, &logits, &probabilities)?

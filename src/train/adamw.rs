@@ -79,7 +79,7 @@ impl AdamW {
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
         let mut gradient = Tensor::cat(&parts, 0)?;
-        let norm = self.norm(&parts)?;
+        let norm = self.norm(&gradient, &parts)?;
         if !norm.is_finite() {
             return Err(Error::GradientNotFinite);
         }
@@ -111,19 +111,29 @@ impl AdamW {
 
     /// Norm of the whole gradient, without that of reference weights: they are not trained, so measuring
     /// them must not change the training of the others.
-    fn norm(&self, parts: &[Tensor]) -> Result<f64> {
-        let trained: Vec<&Tensor> = self
+    fn norm(&self, gradient: &Tensor, parts: &[Tensor]) -> Result<f64> {
+        let square = |numbers: &Tensor| -> Result<f64> {
+            Ok(numbers
+                .to_dtype(DType::F64)?
+                .sqr()?
+                .sum_all()?
+                .to_scalar::<f64>()?)
+        };
+        let is_reference = |parameter: &Parameter| parameter.kind() == Kind::Base;
+        if !self
             .parameters
             .iter()
-            .zip(parts)
-            .filter(|(parameter, _)| parameter.kind() != Kind::Base)
-            .map(|(_, part)| part)
-            .collect();
-        if trained.is_empty() {
-            return Ok(0.0);
+            .any(|parameter| is_reference(parameter))
+        {
+            return Ok(square(gradient)?.sqrt());
         }
-        let numbers = Tensor::cat(&trained, 0)?.to_dtype(DType::F64)?;
-        Ok(numbers.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
+        let mut sum = 0.0;
+        for (parameter, part) in self.parameters.iter().zip(parts) {
+            if !is_reference(parameter) {
+                sum += square(part)?;
+            }
+        }
+        Ok(sum.sqrt())
     }
 
     /// A flat direction as one tensor for each parameter.
