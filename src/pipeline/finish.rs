@@ -1,6 +1,7 @@
 //! Drops what was not chosen, and trains what was.
 
 use autopeft_adapters::State;
+use serde_json::json;
 
 use super::choose::{Chosen, drop_groups};
 use super::measure::{Measured, held_out};
@@ -8,7 +9,9 @@ use super::prepare::Prepared;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::recipe::After;
+use crate::probe::rates::common_factor;
+use crate::progress::EventKind;
+use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
 use crate::train::Trainer;
 
@@ -39,6 +42,7 @@ pub fn run<'a>(
         }
     }
     trainer.retain(is_kept)?;
+    fit_rates(prepared, measured, chosen, &mut trainer, recorder)?;
     recorder
         .progress
         .start("train", Some(prepared.horizon.after));
@@ -57,3 +61,33 @@ pub fn run<'a>(
     }
     Ok(())
 }
+
+/// Fewer groups may take larger steps than all of them together could. The last measurements say how much larger.
+fn fit_rates(
+    prepared: &Prepared<'_>,
+    measured: &mut Measured,
+    chosen: &Chosen,
+    trainer: &mut Trainer<'_>,
+    recorder: &Recorder<'_>,
+) -> Result<()> {
+    if prepared.recipe.probe.learning_rates != LearningRates::HiDlr {
+        return Ok(());
+    }
+    let measurements = &measured.outcome.measurements;
+    let last = &measurements[measurements.len().saturating_sub(RATE_WINDOW)..];
+    let Some(factor) = common_factor(trainer.rates(), last, &chosen.kept)? else {
+        return Ok(());
+    };
+    let factor = factor.clamp(1.0, GREATEST_RISE);
+    let rates: Vec<f64> = trainer.rates().iter().map(|rate| rate * factor).collect();
+    for (number, rate) in rates.iter().enumerate() {
+        trainer.set_rate(number, *rate);
+    }
+    measured.rates = rates;
+    recorder.event(EventKind::Rates, &json!({"factor": factor}))
+}
+
+/// Measurements from which the factor is taken.
+const RATE_WINDOW: usize = 4;
+/// Greatest factor by which the rates rise when the other groups go.
+const GREATEST_RISE: f64 = 10.0;

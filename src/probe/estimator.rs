@@ -54,6 +54,11 @@ pub trait Estimator: Send {
     /// Name, as in a recipe.
     fn name(&self) -> &'static str;
 
+    /// Whether it gives the whole of `A`, not the diagonal alone.
+    fn measures_coupling(&self) -> bool {
+        false
+    }
+
     /// One measurement.
     ///
     /// # Errors

@@ -61,6 +61,10 @@ impl Estimator for GaussNewton {
         "gauss-newton"
     }
 
+    fn measures_coupling(&self) -> bool {
+        true
+    }
+
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
         let pass = Pass::measure(point.directions.clone());
         let logits = point.model.forward(point.inputs, &pass)?;

@@ -6,6 +6,7 @@ mod fit;
 mod gauss_newton;
 mod hessian;
 pub mod influence;
+pub mod rates;
 mod run;
 
 pub use estimator::{Estimate, Estimator, Point};

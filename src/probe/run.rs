@@ -5,7 +5,8 @@ use std::sync::Arc;
 use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
-use super::influence::{Measurement, Verdict, judge_all, next_rate, optimal_rate, rounding_floor};
+use super::influence::{Measurement, judge_all, rounding_floor};
+use super::rates::next_rates;
 use crate::data::TrainOrder;
 use crate::error::Result;
 use crate::groups::Group;
@@ -80,11 +81,17 @@ impl Probe<'_> {
             }
             let is_measured = step >= self.config.burn_in
                 && (step - self.config.burn_in).is_multiple_of(self.config.every);
+            // Before the first measurement that counts, the rates are fitted to the size of the superset already.
+            let is_settling = step < self.config.burn_in
+                && step.is_multiple_of(self.config.every)
+                && self.config.adapt_rates
+                && self.estimator.measures_coupling();
             let mut measured = None;
             let frozen = &outcome.frozen;
             let step_report = trainer.advance(|trainer, directions| {
-                if is_measured {
-                    measured = Some(self.measure(trainer, directions, step, frozen)?);
+                if is_measured || is_settling {
+                    let measurement = self.measure(trainer, directions, step, frozen)?;
+                    measured = is_measured.then_some(measurement);
                 }
                 Ok(())
             })?;
@@ -153,17 +160,15 @@ impl Probe<'_> {
         }
         .spread(&measured)?;
         if self.config.adapt_rates {
-            let diagonal = measurement.curvature.diagonal(self.groups.len());
-            for number in active {
-                let accepted = matches!(measurement.verdict.get(number), Some(Verdict::Accepted));
-                let reference = self.groups.get(number).is_some_and(Group::is_reference);
-                if let (true, false, Some(rate)) =
-                    (accepted, reference, trainer.rates().get(number).copied())
-                {
-                    let slope = measurement.slope.get(number).copied().unwrap_or(0.0);
-                    let curvature = diagonal.get(number).copied().unwrap_or(0.0);
-                    trainer.set_rate(number, next_rate(rate, optimal_rate(slope, curvature)));
-                }
+            let members: Vec<bool> = self
+                .groups
+                .iter()
+                .zip(&measured)
+                .map(|(group, measured)| *measured && !group.is_reference())
+                .collect();
+            let next = next_rates(trainer.rates(), &measurement, &members)?;
+            for (number, rate) in next.into_iter().enumerate() {
+                trainer.set_rate(number, rate);
             }
         }
         Ok(measurement)

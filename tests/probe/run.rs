@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use autopeft::data::{Batching, Encoded, Padding, TrainOrder};
 use autopeft::interrupt::Interrupt;
 use autopeft::probe::influence::{Measurement, Verdict, next_rate, optimal_rate, rounding_floor};
+use autopeft::probe::rates::next_rates;
 use autopeft::probe::{
     Estimate, Estimator, Freeze, GaussNewton, HessianVectorProduct, ParabolaFit, Point, Probe,
     ProbeConfig, ProbeOutcome,
@@ -24,6 +25,7 @@ const TRAINING: u64 = 11;
 /// Tells what it was asked, and answers with another estimator.
 struct Watched {
     inner: Box<dyn Estimator>,
+    settles: bool,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -35,6 +37,10 @@ struct Seen {
 impl Estimator for Watched {
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn measures_coupling(&self) -> bool {
+        self.settles && self.inner.measures_coupling()
     }
 
     fn measure(&mut self, point: &Point<'_>) -> autopeft::error::Result<Estimate> {
@@ -53,6 +59,8 @@ struct Plan<'a> {
     rates: &'a dyn Fn(usize) -> f64,
     probe: ProbeConfig,
     interrupt_at: usize,
+    /// Whether the estimator may be asked during the burn-in too.
+    settles: bool,
 }
 
 impl Default for Plan<'_> {
@@ -71,6 +79,7 @@ impl Default for Plan<'_> {
                 adapt_rates: true,
             },
             interrupt_at: usize::MAX,
+            settles: false,
         }
     }
 }
@@ -109,6 +118,7 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
         measuring: order(&data.0, 2 * BATCH, plan.seed ^ 0xff),
         estimator: Box::new(Watched {
             inner: plan.estimator,
+            settles: plan.settles,
             seen: seen.clone(),
         }),
         config: plan.probe,
@@ -205,9 +215,13 @@ fn unpadded(rows: Vec<Vec<u32>>) -> BTreeSet<Vec<u32>> {
 }
 
 #[test]
-fn rates_follow_the_measured_optimum_a_tenth_of_the_way() {
+fn diagonal_rates_follow_the_measured_optimum_a_tenth_of_the_way() {
     let (bench, data) = bench();
-    let ran = run(&bench, &data, Plan::default(), &mut |_| Vec::new());
+    let plan = Plan {
+        estimator: Box::new(HessianVectorProduct { seed: 0 }),
+        ..Plan::default()
+    };
+    let ran = run(&bench, &data, plan, &mut |_| Vec::new());
     let mut rates: Vec<&[f64]> = ran.seen.iter().map(|seen| seen.rates.as_slice()).collect();
     rates.push(&ran.rates);
     let mut moved = 0;
@@ -231,6 +245,27 @@ fn rates_follow_the_measured_optimum_a_tenth_of_the_way() {
         }
     }
     assert!(moved > bench.groups.len() / 2, "{moved} rates moved");
+}
+
+#[test]
+fn coupled_rates_are_fitted_to_the_whole_superset_from_the_first_step_on() {
+    let (bench, data) = bench();
+    let plan = Plan {
+        settles: true,
+        ..Plan::default()
+    };
+    let ran = run(&bench, &data, plan, &mut |_| Vec::new());
+    let members = vec![true; bench.groups.len()];
+    let mut rates: Vec<&[f64]> = ran.seen.iter().map(|seen| seen.rates.as_slice()).collect();
+    rates.push(&ran.rates);
+    // The first one settles the rates, and is no measurement of influence.
+    assert_eq!(ran.seen.len(), ran.outcome.measurements.len() + 1);
+    assert!(rates[0].iter().all(|rate| *rate == RATE));
+    assert!(rates[1].iter().any(|rate| *rate != RATE));
+    for (pair, measurement) in rates[1..].windows(2).zip(&ran.outcome.measurements) {
+        let expected = next_rates(pair[0], measurement, &members).expect("rates");
+        assert_eq!(pair[1], expected);
+    }
 }
 
 #[test]
