@@ -21,6 +21,7 @@ pub mod quickstart;
 pub mod recipe;
 pub mod report;
 pub mod select;
+pub mod task;
 pub mod train;
 
 pub use error::{Error, Result};
