@@ -4,6 +4,7 @@
 //! `recipe → data → model(base + superset) → groups → probe → select → export`: [`pipeline`] is that line.
 
 pub mod base;
+pub mod chat;
 pub mod cli;
 pub mod data;
 pub mod device;

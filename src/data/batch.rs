@@ -94,7 +94,7 @@ pub fn collate(
         mask.resize(padded, 0);
     }
     let num_tokens = members.iter().map(|member| member.input_ids.len()).sum();
-    let targets = Targets::gather(members.iter().map(|member| member.target.as_ref()));
+    let targets = Targets::gather(&members, length);
     let shape = (members.len(), length);
     let tensors = || -> candle_core::Result<_> {
         Ok((
@@ -150,6 +150,7 @@ mod tests {
         let row = |(row, length): (usize, &usize)| EncodedRow {
             input_ids: vec![100 + row as u32; *length],
             token_type_ids: vec![1; *length],
+            segments: Vec::new(),
             target: Some(Target::Class(row as u32)),
         };
         Encoded {

@@ -26,6 +26,8 @@ pub struct EncodedRow {
     pub input_ids: Vec<u32>,
     /// 0 for the first text, 1 for the second where the tokenizer tells them apart.
     pub token_type_ids: Vec<u32>,
+    /// Lengths of the passages that are packed into the row; empty for a single one.
+    pub segments: Vec<usize>,
     /// What the row teaches, if it is known.
     pub target: Option<Target>,
 }
@@ -124,6 +126,7 @@ fn encode_row(
     let row = EncodedRow {
         input_ids: encoding.get_ids().to_vec(),
         token_type_ids: encoding.get_type_ids().to_vec(),
+        segments: Vec::new(),
         target: example
             .label
             .and_then(|label| u32::try_from(label).ok())

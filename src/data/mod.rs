@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod jsonl;
 mod labels;
+pub mod language;
 mod load;
 mod order;
 mod parquet;
@@ -45,4 +46,4 @@ pub use load::{
 pub use order::{Batching, Cursor, TrainOrder, eval_order, in_row_order};
 pub use rows::{BadRow, BadRows};
 pub use source::{Format, Source};
-pub use target::{Target, Targets};
+pub use target::{Target, Targets, TokenTargets};

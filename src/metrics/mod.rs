@@ -1,6 +1,7 @@
 //! Measures of a model on held-out rows, by the kind of the task.
 
 mod classification;
+mod language;
 mod regression;
 
 use serde::{Deserialize, Serialize};
@@ -50,33 +51,54 @@ pub enum Scores {
         /// Spearman's rank correlation, ties at their mean rank; 0 where it is undefined.
         spearman: f64,
     },
+    /// Tokens that follow others; the loss is the mean over all of them.
+    Tokens {
+        /// Tokens that were predicted.
+        tokens: usize,
+        /// `e` to the loss.
+        perplexity: f64,
+        /// Share of the tokens that were the likeliest.
+        token_accuracy: f64,
+    },
 }
 
 impl Evaluation {
     /// From what a model said of each row, and the rows' targets.
     pub fn of(answers: &[Answer], targets: &[&Target]) -> Self {
-        let outputs: Vec<Vec<f64>> = answers
-            .iter()
-            .map(|answer| match answer {
-                Answer::Outputs(outputs) => outputs.clone(),
+        let outputs: Vec<Vec<f64>> = (answers.iter())
+            .filter_map(|answer| match answer {
+                Answer::Outputs(outputs) => Some(outputs.clone()),
+                Answer::Tokens { .. } => None,
             })
             .collect();
-        match Targets::gather(targets.iter().map(|target| Some(*target))) {
+        match Targets::of(targets.iter().map(|target| Some(*target))) {
             Some(targets) => Self::new(&outputs, &targets),
-            None => Self::new(&outputs, &Targets::Classes(Vec::new())),
+            None => language::evaluation(answers),
         }
     }
 
     /// From the outputs of a head by row, and the targets.
     pub fn new(outputs: &[Vec<f64>], targets: &Targets) -> Self {
+        let (loss, scores) = match targets {
+            Targets::Classes(classes) => (
+                class_loss(outputs, classes),
+                classification::one_of_many(outputs, classes),
+            ),
+            Targets::Flags(flags) => (
+                flag_loss(outputs, flags),
+                classification::any_of_many(outputs, flags),
+            ),
+            Targets::Numbers(numbers) => (
+                number_loss(outputs, numbers),
+                regression::correlations(outputs, numbers),
+            ),
+            // A language model has no head: what it says of tokens is scored by [`Evaluation::of`].
+            Targets::Tokens(_) => return language::evaluation(&[]),
+        };
         Self {
             examples: outputs.len(),
-            loss: mean_loss(outputs, targets),
-            scores: match targets {
-                Targets::Classes(classes) => classification::one_of_many(outputs, classes),
-                Targets::Flags(flags) => classification::any_of_many(outputs, flags),
-                Targets::Numbers(numbers) => regression::correlations(outputs, numbers),
-            },
+            loss,
+            scores,
         }
     }
 
@@ -104,6 +126,14 @@ impl Evaluation {
             Scores::Numbers { pearson, spearman } => {
                 vec![("Pearson", pearson), ("Spearman", spearman)]
             }
+            Scores::Tokens {
+                perplexity,
+                token_accuracy,
+                ..
+            } => vec![
+                ("perplexity", perplexity),
+                ("token accuracy", token_accuracy),
+            ],
         }
     }
 
@@ -113,21 +143,23 @@ impl Evaluation {
     }
 }
 
-/// Mean over rows (and outputs) of the loss that belongs to the targets, as in `transformers`.
-pub fn mean_loss(outputs: &[Vec<f64>], targets: &Targets) -> f64 {
-    match targets {
-        Targets::Classes(classes) => {
-            let losses = outputs.iter().zip(classes);
-            losses
-                .map(|(row, class)| cross_entropy(row, *class))
-                .sum::<f64>()
-                / classes.len() as f64
-        }
-        Targets::Numbers(numbers) => mean(outputs, numbers, |z, y| (z - y).powi(2)),
-        Targets::Flags(flags) => mean(outputs, flags, |z, y| {
-            z.max(0.0) - if y { z } else { 0.0 } + (-z.abs()).exp().ln_1p()
-        }),
-    }
+/// Mean cross-entropy of rows of logits.
+pub fn class_loss(logits: &[Vec<f64>], classes: &[u32]) -> f64 {
+    let losses = logits.iter().zip(classes);
+    let sum: f64 = losses.map(|(row, class)| cross_entropy(row, *class)).sum();
+    sum / classes.len() as f64
+}
+
+/// Mean squared error over rows and outputs.
+pub fn number_loss(outputs: &[Vec<f64>], numbers: &[Vec<f64>]) -> f64 {
+    mean(outputs, numbers, |z, y| (z - y).powi(2))
+}
+
+/// Mean binary cross-entropy over rows and labels.
+pub fn flag_loss(logits: &[Vec<f64>], flags: &[Vec<bool>]) -> f64 {
+    mean(logits, flags, |z, y| {
+        z.max(0.0) - if y { z } else { 0.0 } + (-z.abs()).exp().ln_1p()
+    })
 }
 
 fn mean<T: Copy>(outputs: &[Vec<f64>], targets: &[Vec<T>], loss: impl Fn(f64, T) -> f64) -> f64 {

@@ -13,8 +13,11 @@ use crate::models::Model;
 
 impl Objective for Box<dyn Model + '_> {
     fn outcome<'a>(&'a self, batch: &'a Batch, pass: &Pass) -> Result<Box<dyn Outcome + 'a>> {
-        let Some(targets) = &batch.targets else {
-            return Err(DataError::NoBatches.into());
+        let targets = match &batch.targets {
+            Some(Targets::Classes(classes)) => Wanted::Classes(classes),
+            Some(Targets::Numbers(numbers)) => Wanted::Numbers(numbers),
+            Some(Targets::Flags(flags)) => Wanted::Flags(flags),
+            Some(Targets::Tokens(_)) | None => return Err(DataError::NoTargets.into()),
         };
         let outputs = self.as_ref().forward(&batch.inputs, pass)?;
         Ok(Box::new(Outputs {
@@ -30,12 +33,20 @@ impl Objective for Box<dyn Model + '_> {
     }
 }
 
+/// What the outputs of a head should have been.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    Classes(&'a [u32]),
+    Numbers(&'a [Vec<f64>]),
+    Flags(&'a [Vec<bool>]),
+}
+
 /// Outputs of a head, with what they should have been.
 struct Outputs<'a> {
     tensor: Tensor,
     /// The same on the host, by example.
     rows: Vec<Vec<f64>>,
-    targets: &'a Targets,
+    targets: Wanted<'a>,
 }
 
 /// A (rows, columns) tensor on the host, in f64.
@@ -51,16 +62,16 @@ impl Outputs<'_> {
     /// `∂ℓ_s/∂z_s`.
     fn gradients(&self) -> Vec<Vec<f64>> {
         match self.targets {
-            Targets::Classes(classes) => self
+            Wanted::Classes(classes) => self
                 .rows
                 .iter()
                 .zip(classes)
                 .map(|(row, class)| residual(&metrics::probabilities(row), *class))
                 .collect(),
-            Targets::Numbers(numbers) => {
+            Wanted::Numbers(numbers) => {
                 each(&self.rows, numbers, |z, y, width| 2.0 * (z - y) / width)
             }
-            Targets::Flags(flags) => each(&self.rows, flags, |z, y, width| {
+            Wanted::Flags(flags) => each(&self.rows, flags, |z, y, width| {
                 (metrics::sigmoid(z) - f64::from(u8::from(y))) / width
             }),
         }
@@ -77,11 +88,15 @@ impl Outputs<'_> {
 
 impl Outcome for Outputs<'_> {
     fn loss(&self) -> f64 {
-        metrics::mean_loss(&self.rows, self.targets)
+        match self.targets {
+            Wanted::Classes(classes) => metrics::class_loss(&self.rows, classes),
+            Wanted::Numbers(numbers) => metrics::number_loss(&self.rows, numbers),
+            Wanted::Flags(flags) => metrics::flag_loss(&self.rows, flags),
+        }
     }
 
     fn count(&self) -> f64 {
-        self.targets.len() as f64
+        self.rows.len() as f64
     }
 
     fn answers(&self) -> Vec<Answer> {
@@ -90,11 +105,11 @@ impl Outcome for Outputs<'_> {
 
     fn scalar(&self) -> Result<Tensor> {
         match self.targets {
-            Targets::Classes(classes) => {
+            Wanted::Classes(classes) => {
                 let labels = Tensor::from_slice(classes, classes.len(), self.tensor.device())?;
                 Ok(ops::cross_entropy(&self.tensor, &labels)?)
             }
-            Targets::Numbers(_) | Targets::Flags(_) => {
+            Wanted::Numbers(_) | Wanted::Flags(_) => {
                 Ok((self.along(self.gradients())? / self.count())?)
             }
         }
@@ -109,7 +124,7 @@ impl Outcome for Outputs<'_> {
         let mut gradients = self.gradients();
         Ok(Some(match self.targets {
             // The same number added to all logits changes nothing: differences to the first are enough.
-            Targets::Classes(_) => {
+            Wanted::Classes(_) => {
                 let first = column(0)?;
                 let scalars = (1..outputs)
                     .map(|class| (column(class)? - &first)?.sum_all())
@@ -123,7 +138,7 @@ impl Outcome for Outputs<'_> {
                         .collect(),
                 }
             }
-            Targets::Numbers(_) | Targets::Flags(_) => Local {
+            Wanted::Numbers(_) | Wanted::Flags(_) => Local {
                 scalars: (0..outputs)
                     .map(|output| column(output)?.sum_all())
                     .collect::<candle_core::Result<_>>()?,
@@ -138,13 +153,13 @@ impl Outcome for Outputs<'_> {
     fn drawn(&self, random: &mut ChaCha8Rng) -> Result<Tensor> {
         let vectors = (self.rows.iter())
             .map(|row| match self.targets {
-                Targets::Classes(_) => {
+                Wanted::Classes(_) => {
                     let p = metrics::probabilities(row);
                     let class = metrics::draw(&p, random.random());
                     residual(&p, class)
                 }
                 // A random sign for each output has the unit matrix as its mean outer product.
-                Targets::Numbers(_) | Targets::Flags(_) => curvatures(row, self.targets)
+                Wanted::Numbers(_) | Wanted::Flags(_) => curvatures(row, self.targets)
                     .into_iter()
                     .map(|h| {
                         if random.random::<bool>() {
@@ -168,12 +183,12 @@ fn residual(probabilities: &[f64], class: u32) -> Vec<f64> {
 }
 
 /// The diagonal Hessian of an example.
-fn curvatures(row: &[f64], targets: &Targets) -> Vec<f64> {
+fn curvatures(row: &[f64], targets: Wanted<'_>) -> Vec<f64> {
     let width = row.len().max(1) as f64;
     row.iter()
         .map(|z| match targets {
-            Targets::Numbers(_) => 2.0 / width,
-            Targets::Classes(_) | Targets::Flags(_) => {
+            Wanted::Numbers(_) => 2.0 / width,
+            Wanted::Classes(_) | Wanted::Flags(_) => {
                 let p = metrics::sigmoid(*z);
                 p * (1.0 - p) / width
             }

@@ -74,6 +74,15 @@ pub trait Outcome {
 pub enum Answer {
     /// The outputs of a head: logits, or numbers.
     Outputs(Vec<f64>),
+    /// Of its predicted tokens.
+    Tokens {
+        /// Sum of their losses, in nats.
+        loss: f64,
+        /// How many they are.
+        tokens: usize,
+        /// How many of them were the likeliest.
+        correct: usize,
+    },
 }
 
 /// The loss of each example as a function of a few outputs.
