@@ -4,6 +4,7 @@
 //! `recipe → data → model(base + superset) → groups → probe → select → export`: [`pipeline`] is that line.
 
 pub mod base;
+pub mod chat;
 pub mod cli;
 pub mod data;
 pub mod device;
@@ -21,6 +22,7 @@ pub mod quickstart;
 pub mod recipe;
 pub mod report;
 pub mod select;
+pub mod task;
 pub mod train;
 
 pub use error::{Error, Result};

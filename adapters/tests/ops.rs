@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use autopeft_adapters::ops::{self, Attention};
+use autopeft_adapters::ops::{self, Attention, TokenLabels};
 use autopeft_adapters::{Adapters, LoraPlan, LoraTargets, Pass, Superset};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
@@ -100,7 +100,136 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
             let labels = Tensor::new(&[2u32, 0, 1, 1], x[0].device())?;
             ops::cross_entropy(x[0], &labels)
         }),
+        ("sliced cross-entropy", vec![vec![7, 6]], |x| {
+            let rows = x[0].dim(0)?;
+            let labels: Vec<u32> = (0..rows as u32).map(|row| (5 * row) % 11).collect();
+            let table = vocabulary(x[0].dtype());
+            let unembed = |x: &Tensor| x.matmul(&table.t()?);
+            let labels = TokenLabels::Given(&labels);
+            let loss = ops::sliced_cross_entropy(x[0], labels, Some(3), &unembed)?;
+            loss.sum / rows as f64
+        }),
     ]
+}
+
+/// Weights of 11 tokens over 6 features.
+fn vocabulary(dtype: DType) -> Tensor {
+    (random(&[11, 6], 40, dtype) * 0.3).unwrap()
+}
+
+/// The loss of all rows at once, by candle's own operators on the whole matrix of logits.
+fn whole(hidden: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let logits = hidden.matmul(&vocabulary(hidden.dtype()).t()?)?;
+    let maximum = logits.max_keepdim(1)?;
+    let shifted = logits.broadcast_sub(&maximum)?;
+    let logs = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)?;
+    let labels = Tensor::from_slice(labels, (labels.len(), 1), hidden.device())?;
+    logs.gather(&labels, 1)?.sum_all()?.neg()
+}
+
+/// The tolerances are those of the number types for a sum of 50 losses.
+#[test]
+fn a_loss_in_slices_of_any_size_is_the_loss_of_the_whole() {
+    let labels: Vec<u32> = (0..50).map(|row| (row * row + 3) % 11).collect();
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 5e-5)] {
+        let hidden = random(&[50, 6], 8, dtype);
+        let (expected, gradients) =
+            value_and_gradients(std::slice::from_ref(&hidden), |x| whole(x[0], &labels));
+        for slice in [Some(1), Some(7), Some(50), Some(99), None] {
+            let table = vocabulary(dtype);
+            let unembed = |x: &Tensor| x.matmul(&table.t()?);
+            let sliced = |x: &[&Tensor]| {
+                let labels = TokenLabels::Given(&labels);
+                Ok(ops::sliced_cross_entropy(x[0], labels, slice, &unembed)?.sum)
+            };
+            let (value, sliced_gradients) =
+                value_and_gradients(std::slice::from_ref(&hidden), sliced);
+            assert!(
+                difference(&value, &expected) < tolerance,
+                "{slice:?} {dtype:?}"
+            );
+            assert!(
+                difference(&sliced_gradients[0], &gradients[0]) < tolerance,
+                "{slice:?} {dtype:?}"
+            );
+            // Without a gradient wanted, the same numbers; a row's own loss is one of a batch of one.
+            let loss =
+                ops::sliced_cross_entropy(&hidden, TokenLabels::Given(&labels), slice, &unembed)
+                    .unwrap();
+            assert!(!loss.sum.track_op());
+            let alone = whole(&hidden.narrow(0, 4, 1).unwrap(), &labels[4..5]).unwrap();
+            let alone: f64 = alone.to_dtype(DType::F64).unwrap().to_scalar().unwrap();
+            assert!((loss.losses[4] - alone).abs() < tolerance);
+        }
+    }
+}
+
+#[test]
+fn drawn_tokens_follow_the_probabilities_and_are_learned_like_given_ones() {
+    for dtype in [DType::F64, DType::F32] {
+        let table = vocabulary(dtype);
+        let unembed = |x: &Tensor| x.matmul(&table.t()?);
+        let hidden = random(&[40, 6], 8, dtype);
+        let logits: Vec<Vec<f64>> = unembed(&hidden)
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+            .to_vec2()
+            .unwrap();
+        let uniforms: Vec<f64> = (0..40).map(|row| (0.5 + f64::from(row)) / 40.0).collect();
+        let expected: Vec<u32> = logits
+            .iter()
+            .zip(&uniforms)
+            .map(|(row, uniform)| {
+                let sum: f64 = row.iter().map(|z| z.exp()).sum();
+                let mut below = 0.0;
+                let token = row.iter().position(|z| {
+                    below += z.exp() / sum;
+                    *uniform < below
+                });
+                token.unwrap() as u32
+            })
+            .collect();
+        assert!(
+            expected
+                .iter()
+                .collect::<std::collections::HashSet<_>>()
+                .len()
+                > 5
+        );
+        let loss = |labels: TokenLabels<'_>| {
+            let var = Var::from_tensor(&hidden).unwrap();
+            let loss = ops::sliced_cross_entropy(&var, labels, Some(9), &unembed).unwrap();
+            let gradient = loss.sum.backward().unwrap().get(&var).unwrap().clone();
+            (loss, gradient)
+        };
+        let (drawn, drawn_gradient) = loss(TokenLabels::Drawn(&uniforms));
+        let (given, given_gradient) = loss(TokenLabels::Given(&expected));
+        assert!(difference(&drawn.sum, &given.sum) < 1e-4, "{dtype:?}");
+        assert_eq!(
+            difference(&drawn_gradient, &given_gradient),
+            0.0,
+            "{dtype:?}"
+        );
+        let likeliest: Vec<u32> = logits
+            .iter()
+            .map(|row| (0..11).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32)
+            .collect();
+        assert_eq!(
+            (drawn.likeliest, given.likeliest),
+            (likeliest.clone(), likeliest)
+        );
+    }
+}
+
+#[test]
+fn labels_that_do_not_fit_are_refused() {
+    let unembed = |x: &Tensor| x.matmul(&vocabulary(DType::F32).t()?);
+    let hidden = random(&[2, 6], 8, DType::F32);
+    for labels in [vec![1, 11], vec![1], vec![]] {
+        let loss = ops::sliced_cross_entropy(&hidden, TokenLabels::Given(&labels), None, &unembed);
+        assert!(loss.is_err(), "{labels:?}");
+    }
 }
 
 /// `f32` on the CPU takes the fused loops where there are any, `f64` always candle's operators. The

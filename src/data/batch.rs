@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
-use super::{DataError, encode::Encoded, encode::EncodedRow};
+use super::{DataError, encode::Encoded, encode::EncodedRow, target::Targets};
 use crate::models::Inputs;
 
 /// A padded batch on a device.
@@ -11,8 +11,8 @@ use crate::models::Inputs;
 pub struct Batch {
     /// What the model reads; padding has token type 0 and mask 0.
     pub inputs: Inputs,
-    /// Class indices, `u32`, (batch); `None` if a row has none.
-    pub labels: Option<Tensor>,
+    /// What the rows teach; `None` if a row has no target.
+    pub targets: Option<Targets>,
     /// The row of each line of the batch in the encoded data.
     pub rows: Vec<usize>,
     /// Tokens in the batch, padding not counted.
@@ -94,19 +94,16 @@ pub fn collate(
         mask.resize(padded, 0);
     }
     let num_tokens = members.iter().map(|member| member.input_ids.len()).sum();
-    let labels: Option<Vec<u32>> = members.iter().map(|member| member.label).collect();
+    let targets = Targets::gather(&members, length);
     let shape = (members.len(), length);
     let tensors = || -> candle_core::Result<_> {
         Ok((
             Tensor::from_vec(ids, shape, device)?,
             Tensor::from_vec(types, shape, device)?,
             Tensor::from_vec(mask, shape, device)?,
-            labels
-                .map(|labels| Tensor::from_vec(labels, shape.0, device))
-                .transpose()?,
         ))
     };
-    let (input_ids, token_type_ids, attention_mask, labels) =
+    let (input_ids, token_type_ids, attention_mask) =
         tensors().map_err(|source| DataError::Tensor {
             rows: shape.0,
             length,
@@ -118,7 +115,7 @@ pub fn collate(
             token_type_ids,
             attention_mask,
         },
-        labels,
+        targets,
         rows: rows.to_vec(),
         num_tokens,
     })
@@ -140,7 +137,7 @@ pub fn collate_many<'a>(
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::tests::tokenizer, *};
+    use super::{super::target::Target, super::tests::tokenizer, *};
 
     const PADDING: Padding = Padding {
         id: 9,
@@ -153,7 +150,8 @@ mod tests {
         let row = |(row, length): (usize, &usize)| EncodedRow {
             input_ids: vec![100 + row as u32; *length],
             token_type_ids: vec![1; *length],
-            label: Some(row as u32),
+            segments: Vec::new(),
+            target: Some(Target::Class(row as u32)),
         };
         Encoded {
             rows: lengths.iter().enumerate().map(row).collect(),
@@ -174,12 +172,7 @@ mod tests {
         );
         assert_eq!(values(&batch.inputs.attention_mask), [[1, 1, 1], [1, 1, 0]]);
         assert_eq!(values(&batch.inputs.token_type_ids), [[1, 1, 1], [1, 1, 0]]);
-        assert_eq!(
-            batch
-                .labels
-                .map(|labels| labels.to_vec1::<u32>().expect("u32")),
-            Some(vec![2, 0])
-        );
+        assert_eq!(batch.targets, Some(Targets::Classes(vec![2, 0])));
         assert_eq!((batch.rows, batch.num_tokens), (vec![2, 0], 5));
     }
 
@@ -199,9 +192,9 @@ mod tests {
     #[test]
     fn rows_without_labels_make_batches_without_labels() {
         let mut encoded = rows(&[1, 1]);
-        encoded.rows[1].label = None;
+        encoded.rows[1].target = None;
         let batch = collate(&encoded, &[0, 1], PADDING, &Device::Cpu).expect("batch");
-        assert!(batch.labels.is_none());
+        assert!(batch.targets.is_none());
         let refused = |rows: &[usize]| collate(&encoded, rows, PADDING, &Device::Cpu).err();
         assert!(matches!(refused(&[]), Some(DataError::NoBatches)));
         assert!(matches!(

@@ -59,6 +59,12 @@ pub enum Role {
     Pair,
     /// The class.
     Label,
+    /// What precedes a completion.
+    Prompt,
+    /// What follows a prompt.
+    Completion,
+    /// A list of messages.
+    Messages,
 }
 
 /// Columns named by the user; `None` leaves the choice to convention.
@@ -157,6 +163,9 @@ impl Role {
             Self::Text => "--text-column",
             Self::Pair => "--pair-column",
             Self::Label => "--label-column",
+            Self::Prompt => "--prompt-column",
+            Self::Completion => "--completion-column",
+            Self::Messages => "--messages-column",
         }
     }
 }
@@ -181,12 +190,20 @@ impl fmt::Display for Role {
             Self::Text => "text",
             Self::Pair => "pair",
             Self::Label => "label",
+            Self::Prompt => "prompt",
+            Self::Completion => "completion",
+            Self::Messages => "messages",
         })
     }
 }
 
 /// The column of exactly this name.
-fn named(file: &str, columns: &[String], name: &str, role: Role) -> Result<String, DataError> {
+pub(super) fn named(
+    file: &str,
+    columns: &[String],
+    name: &str,
+    role: Role,
+) -> Result<String, DataError> {
     if columns.iter().any(|column| column == name) {
         return Ok(name.into());
     }
@@ -302,7 +319,12 @@ fn first_text(
     }
 }
 
-fn ambiguous(file: &str, role: Role, candidates: Vec<String>, columns: &[String]) -> DataError {
+pub(super) fn ambiguous(
+    file: &str,
+    role: Role,
+    candidates: Vec<String>,
+    columns: &[String],
+) -> DataError {
     DataError::AmbiguousColumn {
         file: file.into(),
         role,

@@ -6,10 +6,10 @@ use tokenizers::{
     TruncationStrategy,
 };
 
-use super::{DataError, load::Example};
+use super::{DataError, load::Example, target::Target};
 
 /// Rows as token ids.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Encoded {
     /// The rows, in the order of the examples.
     pub rows: Vec<EncodedRow>,
@@ -20,14 +20,16 @@ pub struct Encoded {
 }
 
 /// One row as token ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EncodedRow {
     /// Ids with special tokens, without padding.
     pub input_ids: Vec<u32>,
     /// 0 for the first text, 1 for the second where the tokenizer tells them apart.
     pub token_type_ids: Vec<u32>,
-    /// The index of the class.
-    pub label: Option<u32>,
+    /// Lengths of the passages that are packed into the row; empty for a single one.
+    pub segments: Vec<usize>,
+    /// What the row teaches, if it is known.
+    pub target: Option<Target>,
 }
 
 impl Encoded {
@@ -124,7 +126,11 @@ fn encode_row(
     let row = EncodedRow {
         input_ids: encoding.get_ids().to_vec(),
         token_type_ids: encoding.get_type_ids().to_vec(),
-        label: example.label.and_then(|label| u32::try_from(label).ok()),
+        segments: Vec::new(),
+        target: example
+            .label
+            .and_then(|label| u32::try_from(label).ok())
+            .map(Target::Class),
     };
     let without_tokens = encoding
         .get_special_tokens_mask()
@@ -157,7 +163,7 @@ mod tests {
         let encoded = ids("a b", Some("c"), 16);
         assert_eq!(encoded.rows[0].input_ids, [2, 4, 5, 3, 6, 3]);
         assert_eq!(encoded.rows[0].token_type_ids, [0, 0, 0, 0, 1, 1]);
-        assert_eq!(encoded.rows[0].label, Some(1));
+        assert_eq!(encoded.rows[0].target, Some(Target::Class(1)));
         assert_eq!((encoded.truncated, encoded.num_tokens()), (0, 6));
     }
 

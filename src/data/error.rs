@@ -229,6 +229,17 @@ pub enum DataError {
         /// The tokenizer's reason.
         message: String,
     },
+    /// No row has a token to learn within the limit.
+    #[error("within {max_length} tokens none of the {rows} rows has a token to learn")]
+    NothingLearned {
+        /// The rows.
+        rows: usize,
+        /// The limit, in tokens.
+        max_length: usize,
+    },
+    /// Rows without a target, or with those of another task, where they are needed.
+    #[error("the rows have no targets of this task")]
+    NoTargets,
     /// A batch size of zero.
     #[error("the batch size must be at least 1")]
     BatchSize,
@@ -298,6 +309,9 @@ impl DataError {
             Self::JsonArray { .. } => {
                 "write one JSON object a line, for example with `jq -c '.[]'`"
             }
+            Self::NothingLearned { .. } => {
+                "prompts may be longer than the limit: raise `task.max_length`"
+            }
             Self::BadRows(_) => {
                 "correct the rows, or leave them out (counted and reported) \
                  with `--skip-bad-rows`"
@@ -332,7 +346,11 @@ impl DataError {
                 "data or batch size changed since the position was saved; start anew"
             }
             Self::Tensor { .. } => "use a smaller batch size or maximum length if memory is short",
-            Self::Tokenize { .. } | Self::BatchSize | Self::NoBatches | Self::NoSuchRow { .. } => {
+            Self::NoTargets
+            | Self::Tokenize { .. }
+            | Self::BatchSize
+            | Self::NoBatches
+            | Self::NoSuchRow { .. } => {
                 return None;
             }
         };

@@ -89,11 +89,11 @@ fn cell(value: Value) -> Cell {
             (None, Some(large)) => Cell::Text(large.to_string()),
             (None, None) => Cell::Fraction(number.as_f64().unwrap_or(f64::NAN)),
         },
-        other => Cell::Other(kind(&other)),
+        other => Cell::Json(other),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod jsonl;
 mod labels;
+pub mod language;
 mod load;
 mod order;
 mod parquet;
@@ -29,6 +30,7 @@ mod rows;
 mod source;
 mod split;
 mod table;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -44,3 +46,4 @@ pub use load::{
 pub use order::{Batching, Cursor, TrainOrder, eval_order, in_row_order};
 pub use rows::{BadRow, BadRows};
 pub use source::{Format, Source};
+pub use target::{Target, Targets, TokenTargets};

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     DataError,
     columns::Columns,
+    jsonl,
     labels::LabelValue,
     source::Format,
     table::{Cell, RawRow, Table},
@@ -150,7 +151,7 @@ fn row(
     })
 }
 
-fn text(cell: Cell, column: &str) -> Result<String, String> {
+pub(super) fn text(cell: Cell, column: &str) -> Result<String, String> {
     let found = match cell {
         Cell::Text(text) | Cell::Untyped(text) if text.trim().is_empty() => "is empty",
         Cell::Text(text) | Cell::Untyped(text) => return Ok(text),
@@ -158,6 +159,10 @@ fn text(cell: Cell, column: &str) -> Result<String, String> {
         Cell::Integer(_) | Cell::Fraction(_) => "is a number, not a text",
         Cell::Bool(_) => "is a boolean, not a text",
         Cell::Other(kind) => return Err(format!("`{column}` is {kind}, not a text")),
+        Cell::Json(value) => {
+            let kind = jsonl::kind(&value);
+            return Err(format!("`{column}` is {kind}, not a text"));
+        }
     };
     Err(format!("`{column}` {found}"))
 }
@@ -196,6 +201,10 @@ fn label(cell: Cell, column: &str, class_names: Option<&[String]>) -> Result<Lab
         Cell::Missing => Err(format!("label `{column}` is missing or empty")),
         Cell::Other(kind) => Err(format!(
             "label `{column}` is {kind}, not an integer or string"
+        )),
+        Cell::Json(value) => Err(format!(
+            "label `{column}` is {}, not an integer or string",
+            jsonl::kind(&value)
         )),
     }
 }

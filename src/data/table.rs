@@ -21,7 +21,9 @@ pub(super) enum Cell {
     Bool(bool),
     /// A field of a format without types (CSV, TSV).
     Untyped(String),
-    /// A list, an object, bytes: named, not kept.
+    /// A list or an object of a format that has them.
+    Json(serde_json::Value),
+    /// Anything else: named, not kept.
     Other(&'static str),
 }
 

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::prepare::pooling;
 use crate::base::BaseModel;
-use crate::data::{self, Encoded, Example, Padding};
+use crate::data::{self, Encoded, Example, Padding, Targets};
 use crate::error::Result;
 use crate::metrics::{Evaluation, likeliest, probabilities};
 use crate::models::Model;
 use crate::report::Manifest;
-use crate::train::logits;
+use crate::train::outputs;
 
 /// The label of one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,8 +78,8 @@ impl Adapted {
             &self.base.tokenizer,
             self.manifest.max_length,
         );
-        logits(
-            &*self.model,
+        outputs(
+            &self.model,
             &encoded,
             padding,
             self.batch_size,
@@ -92,11 +92,12 @@ impl Adapted {
     /// # Errors
     /// When a row cannot be tokenized.
     pub fn evaluate(&self, rows: &[Example]) -> Result<Evaluation> {
-        let labels: Vec<u32> = rows
+        let classes = rows
             .iter()
             .filter_map(|row| row.label.and_then(|label| u32::try_from(label).ok()))
             .collect();
-        Ok(Evaluation::new(&self.logits(rows)?, &labels))
+        let targets = Targets::Classes(classes);
+        Ok(Evaluation::new(&self.logits(rows)?, &targets))
     }
 
     /// Label and probabilities of each row, in their order.

@@ -14,11 +14,12 @@ use crate::data::{
 use crate::device;
 use crate::error::{Error, Result};
 use crate::groups::{Group, Grouping, partition};
-use crate::models::{Model, Pooling};
+use crate::models::Pooling;
 use crate::progress::{EventKind, Progress};
 use crate::quickstart;
 use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
 use crate::select::SelectError;
+use crate::task::Objective;
 use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
 
 /// Different streams of one seed: the rows of training, of measuring, and of the head's warm-up.
@@ -45,7 +46,7 @@ pub struct Prepared<'r> {
     /// What the superset attached.
     pub adapters: Adapters,
     /// The model with the superset.
-    pub model: Box<dyn Model>,
+    pub model: Box<dyn Objective>,
     /// The parameter groups.
     pub groups: Vec<Group>,
     /// Steps of each stage.
@@ -93,7 +94,7 @@ impl<'r> Prepared<'r> {
             train,
             validation,
             adapters,
-            model,
+            model: Box::new(model),
             groups,
             max_length,
             padding,

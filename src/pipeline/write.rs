@@ -11,10 +11,10 @@ use super::recorder::Recorder;
 use crate::data::Encoded;
 use crate::error::{Error, Result};
 use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
-use crate::models::Model;
 use crate::progress::EventKind;
 use crate::report::{self, Manifest, SELECTION_FILE, SelectionReport};
-use crate::train::logits;
+use crate::task::Objective;
+use crate::train::outputs;
 
 /// Held-out rows on which the export is compared.
 const VERIFIED_ROWS: usize = 64;
@@ -132,8 +132,8 @@ fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<f64>
         &prepared.device,
     )?;
     adapters.check_used()?;
-    let of = |model: &dyn Model| {
-        logits(
+    let of = |model: &dyn Objective| {
+        outputs(
             model,
             rows,
             prepared.padding(),
@@ -141,5 +141,5 @@ fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<f64>
             &prepared.device,
         )
     };
-    Ok(largest_difference(&of(&*prepared.model)?, &of(&*loaded)?))
+    Ok(largest_difference(&of(&*prepared.model)?, &of(&loaded)?))
 }

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use autopeft_adapters::{Directions, Gradients, Parameter, Pass, ops};
-use candle_core::{DType, Device, Tensor};
+use autopeft_adapters::{Directions, Gradients, Parameter, Pass};
+use candle_core::{DType, Tensor};
 
 use super::influence::Curvature;
+use crate::data::Batch;
 use crate::error::Result;
 use crate::groups::Group;
-use crate::metrics::cross_entropy;
-use crate::models::{Inputs, Model};
+use crate::task::Objective;
 
 /// Slope and curvature of K groups at one point of the training.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,11 +34,9 @@ pub struct Estimate {
 #[derive(Debug)]
 pub struct Point<'a> {
     /// The model, at its present parameters.
-    pub model: &'a dyn Model,
+    pub model: &'a dyn Objective,
     /// The measuring batch: other rows than those whose gradient made the direction.
-    pub inputs: &'a Inputs,
-    /// Its labels, by row.
-    pub labels: &'a [u32],
+    pub batch: &'a Batch,
     /// The groups to measure.
     pub groups: &'a [&'a Group],
     /// The update direction of every parameter of these groups.
@@ -69,19 +67,15 @@ pub trait Estimator: Send {
 impl Point<'_> {
     /// Mean loss of the measuring batch at the present parameters, reduced in f64.
     pub(super) fn loss(&self) -> Result<f64> {
-        let logits = self.model.forward(self.inputs, &Pass::eval())?;
-        let rows = host_rows(&logits)?;
-        Ok(mean_loss(&rows, self.labels))
+        Ok(self.model.outcome(self.batch, &Pass::eval())?.loss())
     }
 
     /// Gradients of the mean loss at the present parameters, dropout off.
     pub(super) fn gradients(&self) -> Result<(f64, Gradients)> {
         let pass = Pass::gradients();
-        let logits = self.model.forward(self.inputs, &pass)?;
-        let loss = mean_loss(&host_rows(&logits)?, self.labels);
-        let labels = Tensor::from_slice(self.labels, self.labels.len(), logits.device())?;
-        let gradients = pass.backward(&ops::cross_entropy(&logits, &labels)?)?;
-        Ok((loss, gradients))
+        let outcome = self.model.outcome(self.batch, &pass)?;
+        let gradients = pass.backward(&outcome.scalar()?)?;
+        Ok((outcome.loss(), gradients))
     }
 
     /// `G_(k)ᵀ g_(k)` for each group, in f64.
@@ -153,22 +147,4 @@ impl Drop for Displaced {
 pub(super) fn dot(a: &Tensor, b: &Tensor) -> candle_core::Result<f64> {
     let product = (a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?;
     product.sum_all()?.to_scalar()
-}
-
-/// A (rows, columns) tensor on the host, in f64.
-pub(super) fn host_rows(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f64>>> {
-    tensor
-        .detach()
-        .to_device(&Device::Cpu)?
-        .to_dtype(DType::F64)?
-        .to_vec2()
-}
-
-/// Mean cross-entropy of rows of logits.
-pub(super) fn mean_loss(rows: &[Vec<f64>], labels: &[u32]) -> f64 {
-    let losses = rows
-        .iter()
-        .zip(labels)
-        .map(|(row, label)| cross_entropy(row, *label));
-    losses.sum::<f64>() / labels.len() as f64
 }

@@ -1,21 +1,21 @@
 //! The Gauss-Newton estimator: `b` and all of `A`, for every group at once, from per-example gates.
 //!
-//! With `J_s` the derivatives of example `s`'s logits along the K directions and `p_s` its
-//! probabilities, `b = mean_s J_sᵀ (p_s - y_s)` and
-//! `A = mean_s J_sᵀ (diag p_s - p_s p_sᵀ) J_s`, which is positive semi-definite. One backward pass of a
-//! logit gives a row of every `J_s`: C - 1 passes for C classes, since adding the same number to all
-//! logits of an example changes nothing. For many classes, one pass with labels drawn from the model
-//! gives the same in expectation (Martens 2014, <https://arxiv.org/abs/1412.1193>, section 5).
+//! With `J_s` the derivatives of example `s`'s outputs along the K directions, and the gradient and the Hessian
+//! `H_s` of its loss in these outputs (see [`crate::task`]), `b = mean_s J_sᵀ ∂ℓ_s/∂z_s` and
+//! `A = mean_s J_sᵀ H_s J_s`, which is positive semi-definite. One backward pass of an output gives a row of
+//! every `J_s`: C - 1 passes for C classes, since adding the same number to all logits of an example changes
+//! nothing. For many outputs, one pass with labels drawn from the model gives the same in expectation
+//! (Martens 2014, <https://arxiv.org/abs/1412.1193>, section 5).
 
 use autopeft_adapters::Pass;
 use candle_core::{DType, Device, Tensor};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::estimator::{Estimate, Estimator, Point, host_rows, mean_loss};
+use super::estimator::{Estimate, Estimator, Point};
 use super::influence::Curvature;
 use crate::error::Result;
-use crate::metrics;
+use crate::task::{Hessian, Local, Outcome};
 
 /// The `gauss-newton` estimator.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ struct Tangents {
 impl Tangents {
     fn backward(point: &Point<'_>, pass: &Pass, scalar: &Tensor) -> Result<Self> {
         let delivered = pass.backward(scalar)?;
-        let examples = point.labels.len();
+        let examples = point.batch.rows.len();
         let mut rows = vec![vec![0.0; point.groups.len()]; examples];
         for (k, group) in point.groups.iter().enumerate() {
             for parameter in &group.parameters {
@@ -67,21 +67,15 @@ impl Estimator for GaussNewton {
 
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
         let pass = Pass::measure(point.directions.clone());
-        let logits = point.model.forward(point.inputs, &pass)?;
-        let rows = host_rows(&logits)?;
-        let loss = mean_loss(&rows, point.labels);
-        let probabilities: Vec<Vec<f64>> =
-            rows.iter().map(|row| metrics::probabilities(row)).collect();
-        let classes = logits.dim(1)?;
-        let (slope, curvature) = if classes <= self.exact_classes.max(2) {
-            exact(point, &pass, &logits, &probabilities)?
-        } else {
-            self.sampled(point, &pass, &logits, &probabilities)?
+        let outcome = point.model.outcome(point.batch, &pass)?;
+        let (slope, curvature) = match outcome.exact(self.exact_classes.max(2))? {
+            Some(local) => exact(point, &pass, &local)?,
+            None => self.sampled(point, &pass, &*outcome)?,
         };
         Ok(Estimate {
             slope,
             curvature: Curvature::Full(curvature),
-            loss,
+            loss: outcome.loss(),
             // One forward pass: there is no difference of losses that could drown in noise.
             noise: 0.0,
             fit: None,
@@ -89,39 +83,35 @@ impl Estimator for GaussNewton {
     }
 }
 
-/// C - 1 backward passes, of `z_c - z_0`.
-fn exact(
-    point: &Point<'_>,
-    pass: &Pass,
-    logits: &Tensor,
-    probabilities: &[Vec<f64>],
-) -> Result<(Vec<f64>, Vec<f64>)> {
-    let first = logits.narrow(1, 0, 1)?;
-    let jacobians = (1..logits.dim(1)?)
-        .map(|class| {
-            let difference = (logits.narrow(1, class, 1)? - &first)?.sum_all()?;
-            Tangents::backward(point, pass, &difference)
-        })
+/// One backward pass for each output.
+fn exact(point: &Point<'_>, pass: &Pass, local: &Local) -> Result<(Vec<f64>, Vec<f64>)> {
+    let jacobians = (local.scalars.iter())
+        .map(|scalar| Tangents::backward(point, pass, scalar))
         .collect::<Result<Vec<_>>>()?;
     let groups = point.groups.len();
-    let examples = point.labels.len() as f64;
+    let examples = local.gradients.len() as f64;
     let mut slope = vec![0.0; groups];
     let mut curvature = vec![0.0; groups * groups];
-    for (s, (p, label)) in probabilities.iter().zip(point.labels).enumerate() {
+    for (s, (gradient, hessian)) in local.gradients.iter().zip(&local.hessians).enumerate() {
+        let (diagonal, is_softmax) = match hessian {
+            Hessian::Diagonal(diagonal) => (diagonal, false),
+            Hessian::Softmax(p) => (p, true),
+        };
         let mut mean = vec![0.0; groups];
-        for (class, jacobian) in jacobians.iter().enumerate() {
-            let (Some(row), Some(p)) = (jacobian.rows.get(s), p.get(class + 1)) else {
+        for ((jacobian, residual), h) in jacobians.iter().zip(gradient).zip(diagonal) {
+            let Some(row) = jacobian.rows.get(s) else {
                 continue;
             };
-            let residual = p - f64::from(u8::from(class + 1 == *label as usize));
             for ((slope, mean), j) in slope.iter_mut().zip(&mut mean).zip(row) {
                 // The gradient along g; `b` is its value for the step that is subtracted.
                 *slope += residual * j / examples;
-                *mean += p * j;
+                *mean += h * j;
             }
-            add_outer(&mut curvature, row, p / examples);
+            add_outer(&mut curvature, row, h / examples);
         }
-        add_outer(&mut curvature, &mean, -1.0 / examples);
+        if is_softmax {
+            add_outer(&mut curvature, &mean, -1.0 / examples);
+        }
     }
     Ok((slope, curvature))
 }
@@ -133,62 +123,24 @@ impl GaussNewton {
         &self,
         point: &Point<'_>,
         pass: &Pass,
-        logits: &Tensor,
-        probabilities: &[Vec<f64>],
+        outcome: &dyn Outcome,
     ) -> Result<(Vec<f64>, Vec<f64>)> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ (point.step as u64).rotate_left(32));
-        let drawn: Vec<u32> = probabilities
-            .iter()
-            .map(|p| draw(p, random.random()))
-            .collect();
-        let examples = point.labels.len() as f64;
         let groups = point.groups.len();
-        let truth = Tangents::backward(point, pass, &along(logits, probabilities, point.labels)?)?;
+        let truth = Tangents::backward(point, pass, &outcome.scalar()?)?;
         let mut slope = vec![0.0; groups];
         for row in &truth.rows {
             for (slope, j) in slope.iter_mut().zip(row) {
-                *slope += j / examples;
+                *slope += j;
             }
         }
-        let model = Tangents::backward(point, pass, &along(logits, probabilities, &drawn)?)?;
+        let model = Tangents::backward(point, pass, &outcome.drawn(&mut random)?)?;
         let mut curvature = vec![0.0; groups * groups];
         for row in &model.rows {
-            add_outer(&mut curvature, row, 1.0 / examples);
+            add_outer(&mut curvature, row, 1.0 / outcome.count());
         }
         Ok((slope, curvature))
     }
-}
-
-/// `Σ_s (p_s - y_s)ᵀ z_s`, whose derivative is that of the summed loss, example by example.
-fn along(
-    logits: &Tensor,
-    probabilities: &[Vec<f64>],
-    labels: &[u32],
-) -> candle_core::Result<Tensor> {
-    let (rows, classes) = logits.dims2()?;
-    let mut residuals = Vec::with_capacity(rows * classes);
-    for (p, label) in probabilities.iter().zip(labels) {
-        residuals.extend(
-            p.iter()
-                .enumerate()
-                .map(|(class, p)| p - f64::from(u8::from(class == *label as usize))),
-        );
-    }
-    let residuals = Tensor::from_vec(residuals, (rows, classes), &Device::Cpu)?
-        .to_dtype(logits.dtype())?
-        .to_device(logits.device())?;
-    (logits * residuals)?.sum_all()
-}
-
-fn draw(probabilities: &[f64], uniform: f64) -> u32 {
-    let mut rest = uniform;
-    for (class, p) in (0u32..).zip(probabilities) {
-        rest -= p;
-        if rest < 0.0 {
-            return class;
-        }
-    }
-    (probabilities.len().max(1) - 1) as u32
 }
 
 /// `matrix += factor · v vᵀ`.

@@ -11,7 +11,7 @@ use crate::data::TrainOrder;
 use crate::error::Result;
 use crate::groups::Group;
 use crate::interrupt::Interrupt;
-use crate::models::Model;
+use crate::task::Objective;
 use crate::train::{Rows, StepReport, Trainer};
 
 /// How the probe runs.
@@ -48,7 +48,7 @@ pub type Freeze<'a> = dyn FnMut(&[Measurement]) -> Vec<usize> + 'a;
 /// What a probe works with.
 pub struct Probe<'a> {
     /// The model with the superset attached.
-    pub model: &'a dyn Model,
+    pub model: &'a dyn Objective,
     /// Training rows, from which measuring batches are drawn too.
     pub rows: Rows<'a>,
     /// The groups; the trainer's, in the same order.
@@ -119,7 +119,7 @@ impl Probe<'_> {
         step: usize,
         frozen: &[usize],
     ) -> Result<Measurement> {
-        let (batch, labels) = self.rows.batch(&self.measuring.next_rows())?;
+        let batch = self.rows.batch(&self.measuring.next_rows())?;
         let active: Vec<usize> = (0..self.groups.len())
             .filter(|group| !frozen.contains(group))
             .collect();
@@ -133,8 +133,7 @@ impl Probe<'_> {
             .collect();
         let estimate = self.estimator.measure(&Point {
             model: self.model,
-            inputs: &batch.inputs,
-            labels: &labels,
+            batch: &batch,
             groups: &groups,
             directions,
             rates: &rates,

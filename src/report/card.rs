@@ -19,11 +19,18 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
          and a head of {}.\n",
         report.version, report.kept_parameters, report.superset_parameters, report.head_parameters
     );
+    let measures: Vec<&str> = (report.held_out.first())
+        .map(|held_out| held_out.evaluation.named())
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     let _ = writeln!(
         text,
-        "## Held-out values\n\n| stage | steps | loss | accuracy | macro F1 | Matthews |"
+        "## Held-out values\n\n| stage | steps | loss | {} |",
+        measures.join(" | ")
     );
-    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    let _ = writeln!(text, "|---|---|---|{}", "---|".repeat(measures.len()));
     for held_out in &report.held_out {
         let stage = match held_out.stage {
             Stage::Untrained => "untrained head",
@@ -31,11 +38,16 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
             Stage::Dropped => "dropped groups at the identity",
             Stage::Trimmed => "trimmed adapter",
         };
-        let e = held_out.evaluation;
+        let evaluation = held_out.evaluation;
+        let values: Vec<String> = (evaluation.named().iter())
+            .map(|(_, value)| format!("{value:.4}"))
+            .collect();
         let _ = writeln!(
             text,
-            "| {stage} | {} | {:.4} | {:.4} | {:.4} | {:.4} |",
-            held_out.steps, e.loss, e.accuracy, e.macro_f1, e.matthews
+            "| {stage} | {} | {:.4} | {} |",
+            held_out.steps,
+            evaluation.loss,
+            values.join(" | ")
         );
     }
     let _ = writeln!(

@@ -6,6 +6,6 @@ mod schedule;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig};
-pub use evaluate::{evaluate, logits};
+pub use evaluate::{answers, evaluate, outputs};
 pub use schedule::{Schedule, ScheduleKind};
 pub use trainer::{Rows, StepReport, Trainer, TrainerConfig};

@@ -4,21 +4,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use autopeft_adapters::{Directions, Gradients, Pass, State, ops};
-use candle_core::{DType, Device};
+use autopeft_adapters::{Directions, Gradients, Pass, State};
+use candle_core::Device;
 
 use super::AdamWConfig;
 use super::adamw::AdamW;
 use super::schedule::Schedule;
-use crate::data::{Batch, DataError, Encoded, Padding, TrainOrder, collate};
+use crate::data::{Batch, Encoded, Padding, TrainOrder, collate};
 use crate::error::{Error, Result};
 use crate::groups::Group;
-use crate::models::Model;
+use crate::task::Objective;
 
 /// The rows that training and measuring draw from.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
-    /// Token ids and labels.
+    /// Token ids and targets.
     pub encoded: &'a Encoded,
     /// How batches are padded.
     pub padding: Padding,
@@ -27,17 +27,12 @@ pub struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The batch of these rows, with their labels.
+    /// The batch of these rows.
     ///
     /// # Errors
-    /// When a row has no label, or the device refuses.
-    pub fn batch(&self, rows: &[usize]) -> Result<(Batch, Vec<u32>)> {
-        let batch = collate(self.encoded, rows, self.padding, self.device)?;
-        let Some(labels) = &batch.labels else {
-            return Err(DataError::NoBatches.into());
-        };
-        let labels = labels.to_device(&Device::Cpu)?.to_vec1()?;
-        Ok((batch, labels))
+    /// When the device refuses.
+    pub fn batch(&self, rows: &[usize]) -> Result<Batch> {
+        Ok(collate(self.encoded, rows, self.padding, self.device)?)
     }
 }
 
@@ -69,7 +64,7 @@ pub struct StepReport {
 
 /// Trains a model's groups, step by step.
 pub struct Trainer<'a> {
-    model: &'a dyn Model,
+    model: &'a dyn Objective,
     rows: Rows<'a>,
     order: TrainOrder,
     config: TrainerConfig,
@@ -84,7 +79,7 @@ impl<'a> Trainer<'a> {
     /// A trainer of all `groups`, with a learning rate for each. What is not trained is left out by
     /// [`Trainer::retain`].
     pub fn new(
-        model: &'a dyn Model,
+        model: &'a dyn Objective,
         rows: Rows<'a>,
         order: TrainOrder,
         groups: &'a [Group],
@@ -195,24 +190,25 @@ impl<'a> Trainer<'a> {
 
     fn gradients(&mut self) -> Result<(f64, usize, Gradients)> {
         let mut sum = Gradients::default();
-        let (mut loss, mut tokens) = (0.0, 0);
+        let (mut loss, mut count, mut tokens) = (0.0, 0.0, 0);
         for part in 0..self.config.accumulate {
-            let (batch, _) = self.rows.batch(&self.order.next_rows())?;
+            let batch = self.rows.batch(&self.order.next_rows())?;
             let draw = (self.step * self.config.accumulate + part) as u64;
             let pass = Pass::train(self.config.seed.rotate_left(24) ^ draw);
-            let logits = self.model.forward(&batch.inputs, &pass)?;
-            let Some(labels) = &batch.labels else {
-                return Err(DataError::NoBatches.into());
-            };
-            let value = ops::cross_entropy(&logits, labels)?;
-            loss += value.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let outcome = self.model.outcome(&batch, &pass)?;
+            let mut gradients = pass.backward(&outcome.scalar()?)?;
+            if self.config.accumulate > 1 {
+                // So that the sum is the gradient of the mean over all examples of the step.
+                gradients.scale(outcome.count())?;
+            }
+            loss += outcome.loss() * outcome.count();
+            count += outcome.count();
             tokens += batch.num_tokens;
-            sum.accumulate(pass.backward(&value)?)?;
+            sum.accumulate(gradients)?;
         }
-        let parts = self.config.accumulate as f64;
         if self.config.accumulate > 1 {
-            sum.scale(1.0 / parts)?;
+            sum.scale(1.0 / count)?;
         }
-        Ok((loss / parts, tokens, sum))
+        Ok((loss / count, tokens, sum))
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use autopeft::data::{Batch, Targets};
 use autopeft::groups::{Group, Grouping, partition};
 use autopeft::models::{Head, HeadSource, Inputs, Model};
 use autopeft::probe::influence::{Curvature, Verdict, judge_all, rounding_floor, value};
 use autopeft::probe::{Estimate, Estimator, Point};
+use autopeft::task::Objective;
 use autopeft_adapters::{
     Adapters, BottleneckPlan, BottleneckStyle, Directions, Kind, LoraPlan, LoraTargets, Parameter,
     Pass, Superset, ops,
@@ -83,6 +85,16 @@ impl Bench {
         }
     }
 
+    /// The inputs and labels as one batch.
+    pub fn batch(&self) -> Batch {
+        Batch {
+            inputs: self.inputs.clone(),
+            targets: Some(Targets::Classes(self.labels.clone())),
+            rows: (0..self.labels.len()).collect(),
+            num_tokens: 0,
+        }
+    }
+
     /// Directions without a pattern, for every parameter.
     pub fn directions(&self, salt: f64) -> Directions {
         let parameters = self.adapters.parameters();
@@ -148,7 +160,7 @@ impl Bench {
         step: usize,
     ) -> Result<Estimate, Box<autopeft::error::Error>> {
         measure(
-            &*self.model,
+            &self.model,
             self,
             estimator,
             &Arc::new(directions.clone()),
@@ -179,7 +191,7 @@ impl Bench {
 
 /// Measures the groups of `bench` with another model over the same parameters.
 pub fn measure(
-    model: &dyn Model,
+    model: &dyn Objective,
     bench: &Bench,
     estimator: &mut dyn Estimator,
     directions: &Arc<Directions>,
@@ -187,10 +199,10 @@ pub fn measure(
     step: usize,
 ) -> Result<Estimate, Box<autopeft::error::Error>> {
     let groups: Vec<&Group> = bench.groups.iter().collect();
+    let batch = bench.batch();
     let estimate = estimator.measure(&Point {
         model,
-        inputs: &bench.inputs,
-        labels: &bench.labels,
+        batch: &batch,
         groups: &groups,
         directions,
         rates,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use autopeft::data::Targets;
 use autopeft::models::{Config, Inputs, Model, ModelError};
 use autopeft::probe::influence::{
     GroupScore, Measurement, ScoreOptions, Verdict, rounding_floor, score,
@@ -43,8 +44,11 @@ fn with_many_rows(name: &str, dtype: DType) -> Bench {
     let mut bench = Bench::open(name, 3, dtype);
     let (encoded, padding) = rows(name, 24);
     let all: Vec<usize> = (0..24).collect();
-    let (batch, labels) = on_host(&encoded, padding).batch(&all).expect("a batch");
+    let batch = on_host(&encoded, padding).batch(&all).expect("a batch");
     bench.inputs = batch.inputs;
+    let Some(Targets::Classes(labels)) = batch.targets else {
+        panic!("no classes")
+    };
     bench.labels = labels;
     bench
 }
@@ -99,11 +103,11 @@ fn parameters_are_the_same_bits_after_a_measurement_that_fails_midway() {
     let mut failed = 0;
     for mut estimator in estimators() {
         for at in 0..4 {
-            let model = Failing {
+            let model: Box<dyn Model + '_> = Box::new(Failing {
                 model: &*bench.model,
                 passes: AtomicUsize::new(0),
                 at,
-            };
+            });
             let result = measure(&model, &bench, &mut *estimator, &directions, &rates, 2);
             failed += usize::from(result.is_err());
             assert_eq!(bench.bits(), before, "{} fails at {at}", estimator.name());

@@ -45,7 +45,7 @@ impl Estimator for Watched {
 
     fn measure(&mut self, point: &Point<'_>) -> autopeft::error::Result<Estimate> {
         self.seen.lock().expect("no panic").push(Seen {
-            rows: point.inputs.input_ids.to_vec2()?,
+            rows: point.batch.inputs.input_ids.to_vec2()?,
             rates: point.rates.to_vec(),
         });
         self.inner.measure(point)
@@ -109,10 +109,10 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
     };
     let rates = (0..bench.groups.len()).map(plan.rates).collect();
     let training = order(&data.0, BATCH, plan.seed);
-    let mut trainer = Trainer::new(&*bench.model, rows, training, &bench.groups, rates, config);
+    let mut trainer = Trainer::new(&bench.model, rows, training, &bench.groups, rates, config);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut probe = Probe {
-        model: &*bench.model,
+        model: &bench.model,
         rows,
         groups: &bench.groups,
         measuring: order(&data.0, 2 * BATCH, plan.seed ^ 0xff),
@@ -188,7 +188,7 @@ fn a_probe_learns_and_measures_on_other_batches_than_it_trains_on() {
     let mut replayed = order(&data.0, BATCH, TRAINING);
     let training: Vec<BTreeSet<Vec<u32>>> = (0..STEPS)
         .map(|_| {
-            let (batch, _) = on_host(&data.0, data.1)
+            let batch = on_host(&data.0, data.1)
                 .batch(&replayed.next_rows())
                 .expect("a batch");
             unpadded(batch.inputs.input_ids.to_vec2().expect("ids"))

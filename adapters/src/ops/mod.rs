@@ -12,6 +12,7 @@ mod layer_norm;
 mod linear;
 mod rms_norm;
 mod rows;
+mod sliced_cross_entropy;
 
 pub(crate) use activation::apply as activate;
 pub use activation::{gelu, relu, silu, tanh};
@@ -21,3 +22,4 @@ pub(crate) use function::function2;
 pub(crate) use layer_norm::{input_gradient as norm_input_gradient, layer_norm, normalised};
 pub(crate) use linear::{matmul_rows, row_sum};
 pub(crate) use rms_norm::rms_norm;
+pub use sliced_cross_entropy::{SlicedLoss, TokenLabels, sliced_cross_entropy};

@@ -35,14 +35,14 @@ pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus
         ));
     }
     let evaluation = adapted.evaluate(&rows.rows)?;
-    printer.result(&format!(
-        "rows       {}\nloss       {:.4}\naccuracy   {:.4}\nmacro F1   {:.4}\nMatthews   {:.4}",
-        evaluation.examples,
-        evaluation.loss,
-        evaluation.accuracy,
-        evaluation.macro_f1,
-        evaluation.matthews
-    ))?;
+    let mut lines = vec![
+        format!("{:<16} {}", "rows", evaluation.examples),
+        format!("{:<16} {:.4}", "loss", evaluation.loss),
+    ];
+    for (name, value) in evaluation.named() {
+        lines.push(format!("{name:<16} {value:.4}"));
+    }
+    printer.result(&lines.join("\n"))?;
     printer.event(&Event::new(EventKind::Result, &json!(evaluation)))?;
     Ok(ExitStatus::Done)
 }

@@ -84,7 +84,9 @@ fn summary(outcome: &Outcome) -> Summary {
         parameters_before: report.superset_parameters,
         parameters_after: report.kept_parameters,
         parameters_model: report.model.parameters,
-        metric: "accuracy".to_string(),
+        metric: (report.held_out.first())
+            .map_or("loss", |held_out| held_out.evaluation.main().0)
+            .to_string(),
         metrics: report
             .held_out
             .iter()
@@ -95,7 +97,7 @@ fn summary(outcome: &Outcome) -> Summary {
                     Stage::Dropped => return None,
                     Stage::Trimmed => "trimmed",
                 };
-                Some((stage.to_string(), held_out.evaluation.accuracy))
+                Some((stage.to_string(), held_out.evaluation.main().1))
             })
             .collect(),
         out: outcome.written.folder.clone(),
