@@ -69,8 +69,6 @@ pub enum EventKind {
     Evaluation,
     /// The influence of the groups was measured.
     Influence,
-    /// Learning rates were fitted to the groups that are left.
-    Rates,
     /// Groups were chosen.
     Select,
     /// A result was written.

@@ -273,6 +273,7 @@ fn steps_and_epochs_exclude_each_other_and_the_later_layer_wins() {
 
 #[test]
 fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
+    assert!(read("", &[]).unwrap().superset.bottleneck.enabled);
     let recipe = read(
         "superset: {bottleneck: {enabled: true}}",
         &["export.target=peft"],

@@ -1,7 +1,6 @@
 //! Drops what was not chosen, and trains what was.
 
 use autopeft_adapters::State;
-use serde_json::json;
 
 use super::choose::{Chosen, drop_groups};
 use super::measure::{Measured, held_out};
@@ -9,8 +8,6 @@ use super::prepare::Prepared;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::probe::rates::common_factor;
-use crate::progress::EventKind;
 use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
 use crate::train::Trainer;
@@ -42,7 +39,10 @@ pub fn run<'a>(
         }
     }
     trainer.retain(is_kept)?;
-    fit_rates(prepared, measured, chosen, &mut trainer, recorder)?;
+    if prepared.recipe.probe.learning_rates == LearningRates::HiDlr {
+        raise_rates(prepared, chosen, &mut trainer);
+        measured.rates = trainer.rates().to_vec();
+    }
     recorder
         .progress
         .start("train", Some(prepared.horizon.after));
@@ -62,32 +62,25 @@ pub fn run<'a>(
     Ok(())
 }
 
-/// Fewer groups may take larger steps than all of them together could. The last measurements say how much larger.
-fn fit_rates(
-    prepared: &Prepared<'_>,
-    measured: &mut Measured,
-    chosen: &Chosen,
-    trainer: &mut Trainer<'_>,
-    recorder: &Recorder<'_>,
-) -> Result<()> {
-    if prepared.recipe.probe.learning_rates != LearningRates::HiDlr {
-        return Ok(());
+/// The height of the measured rates was that of the whole superset, whose groups step together. What is kept steps at the
+/// recipe's rate, by the same measured ratios.
+fn raise_rates(prepared: &Prepared<'_>, chosen: &Chosen, trainer: &mut Trainer<'_>) {
+    let starts = prepared.rates(&prepared.groups);
+    let moved: Vec<f64> = trainer
+        .rates()
+        .iter()
+        .zip(&starts)
+        .zip(&chosen.kept)
+        .filter_map(|((rate, start), kept)| kept.then_some((rate / start).ln()))
+        .filter(|moved| moved.is_finite())
+        .collect();
+    if moved.is_empty() {
+        return;
     }
-    let measurements = &measured.outcome.measurements;
-    let last = &measurements[measurements.len().saturating_sub(RATE_WINDOW)..];
-    let Some(factor) = common_factor(trainer.rates(), last, &chosen.kept)? else {
-        return Ok(());
-    };
-    let factor = factor.clamp(1.0, GREATEST_RISE);
-    let rates: Vec<f64> = trainer.rates().iter().map(|rate| rate * factor).collect();
-    for (number, rate) in rates.iter().enumerate() {
-        trainer.set_rate(number, *rate);
+    let height = (moved.iter().sum::<f64>() / moved.len() as f64).exp();
+    for number in 0..prepared.groups.len() {
+        if let Some(rate) = trainer.rates().get(number).copied() {
+            trainer.set_rate(number, rate / height);
+        }
     }
-    measured.rates = rates;
-    recorder.event(EventKind::Rates, &json!({"factor": factor}))
 }
-
-/// Measurements from which the factor is taken.
-const RATE_WINDOW: usize = 4;
-/// Greatest factor by which the rates rise when the other groups go.
-const GREATEST_RISE: f64 = 10.0;

@@ -10,6 +10,7 @@ use autopeft_adapters::{Directions, Gradients, Parameter, Pass};
 use candle_core::{DType, Tensor};
 
 use super::influence::Curvature;
+use super::rates::StepLosses;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::groups::Group;
@@ -51,11 +52,6 @@ pub struct Point<'a> {
 pub trait Estimator: Send {
     /// Name, as in a recipe.
     fn name(&self) -> &'static str;
-
-    /// Whether it gives the whole of `A`, not the diagonal alone.
-    fn measures_coupling(&self) -> bool {
-        false
-    }
 
     /// One measurement.
     ///
@@ -115,6 +111,20 @@ impl Point<'_> {
             }
         }
         Ok(saved)
+    }
+
+    /// Losses along the step that all groups would take together at their present rates.
+    pub(super) fn along_the_step(&self, here: f64) -> Result<StepLosses> {
+        let at = |sign: f64| {
+            let factors: Vec<f64> = self.rates.iter().map(|rate| sign * rate).collect();
+            let _displaced = self.displaced(&factors)?;
+            self.loss()
+        };
+        Ok(StepLosses {
+            back: at(1.0)?,
+            here,
+            ahead: at(-1.0)?,
+        })
     }
 
     /// Norm of the parameters of the groups, and of their directions.

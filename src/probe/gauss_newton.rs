@@ -61,10 +61,6 @@ impl Estimator for GaussNewton {
         "gauss-newton"
     }
 
-    fn measures_coupling(&self) -> bool {
-        true
-    }
-
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
         let pass = Pass::measure(point.directions.clone());
         let outcome = point.model.outcome(point.batch, &pass)?;

@@ -83,10 +83,6 @@ impl Estimator for FullHessian {
         "full"
     }
 
-    fn measures_coupling(&self) -> bool {
-        true
-    }
-
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
         let (loss, gradients) = point.gradients()?;
         let slope = point.slopes(&gradients)?;

@@ -4,13 +4,16 @@
 mod estimator;
 mod fit;
 mod gauss_newton;
+mod height;
 mod hessian;
 pub mod influence;
-pub mod rates;
+mod rates;
 mod run;
 
 pub use estimator::{Estimate, Estimator, Point};
 pub use fit::ParabolaFit;
 pub use gauss_newton::GaussNewton;
+pub use height::Height;
 pub use hessian::{FullHessian, HessianVectorProduct};
+pub use rates::{StepLosses, next_ratios};
 pub use run::{Freeze, Probe, ProbeConfig, ProbeOutcome};

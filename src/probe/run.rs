@@ -5,8 +5,9 @@ use std::sync::Arc;
 use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
+use super::height::Height;
 use super::influence::{Measurement, judge_all, rounding_floor};
-use super::rates::next_rates;
+use super::rates::next_ratios;
 use crate::data::TrainOrder;
 use crate::error::Result;
 use crate::groups::Group;
@@ -81,17 +82,23 @@ impl Probe<'_> {
             }
             let is_measured = step >= self.config.burn_in
                 && (step - self.config.burn_in).is_multiple_of(self.config.every);
-            // Before the first measurement that counts, the rates are fitted to the size of the superset already.
+            // Before the first measurement of the groups, the height of their rates is fitted already.
             let is_settling = step < self.config.burn_in
                 && step.is_multiple_of(self.config.every)
-                && self.config.adapt_rates
-                && self.estimator.measures_coupling();
+                && self.config.adapt_rates;
             let mut measured = None;
             let frozen = &outcome.frozen;
             let step_report = trainer.advance(|trainer, directions| {
-                if is_measured || is_settling {
-                    let measurement = self.measure(trainer, directions, step, frozen)?;
-                    measured = is_measured.then_some(measurement);
+                if is_measured {
+                    measured = Some(self.measure(trainer, directions, step, frozen)?);
+                } else if is_settling {
+                    let mut height = Height {
+                        model: self.model,
+                        rows: self.rows,
+                        groups: self.groups,
+                        measuring: &mut self.measuring,
+                    };
+                    height.fit(trainer, directions, step)?;
                 }
                 Ok(())
             })?;
@@ -131,14 +138,19 @@ impl Probe<'_> {
             .iter()
             .map(|number| trainer.rates().get(*number).copied().unwrap_or(0.0))
             .collect();
-        let estimate = self.estimator.measure(&Point {
+        let point = Point {
             model: self.model,
             batch: &batch,
             groups: &groups,
             directions,
             rates: &rates,
             step,
-        })?;
+        };
+        let estimate = self.estimator.measure(&point)?;
+        let factor = match self.config.adapt_rates {
+            true => Some(point.along_the_step(estimate.loss)?.factor()),
+            false => None,
+        };
         let floor = floor(&estimate, &rates);
         let verdict = judge_all(
             &estimate.slope,
@@ -158,16 +170,22 @@ impl Probe<'_> {
             verdict,
         }
         .spread(&measured)?;
-        if self.config.adapt_rates {
+        if let Some(factor) = factor {
             let members: Vec<bool> = self
                 .groups
                 .iter()
                 .zip(&measured)
                 .map(|(group, measured)| *measured && !group.is_reference())
                 .collect();
-            let next = next_rates(trainer.rates(), &measurement, &members)?;
-            for (number, rate) in next.into_iter().enumerate() {
-                trainer.set_rate(number, rate);
+            let ratios = next_ratios(
+                trainer.rates(),
+                &measurement.slope,
+                &measurement.curvature.diagonal(self.groups.len()),
+                &measurement.verdict,
+                &members,
+            );
+            for (number, rate) in ratios.into_iter().enumerate() {
+                trainer.set_rate(number, rate * factor);
             }
         }
         Ok(measurement)

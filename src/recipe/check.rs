@@ -88,14 +88,6 @@ fn settle_target(recipe: &mut Recipe, layers: &mut Layers<'_>) {
                 layers.fault(path, &origin, message, Some(hint));
             }
         }
-        // The only kind AdapterHub gets competes even though it is off by default.
-        if target == Target::Adapterhub
-            && is_bottleneck
-            && !*enabled
-            && target_origin.overrules(&origin)
-        {
-            *enabled = true;
-        }
     }
 }
 

@@ -198,7 +198,7 @@ impl Default for Norm {
     }
 }
 
-/// Bottleneck adapters. Off by default, because Hugging Face PEFT cannot load them.
+/// Bottleneck adapters. Hugging Face PEFT cannot load them, so the export target `peft` rules them out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bottleneck {
@@ -215,7 +215,7 @@ pub struct Bottleneck {
 impl Default for Bottleneck {
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: true,
             style: BottleneckStyle::default(),
             reduction_factor: 16.0,
             non_linearity: NonLinearity::default(),

@@ -3,8 +3,8 @@
 //! `f(S) = Σ_t ½ b_{t,S}ᵀ (A_{t,SS} + damping)⁻¹ b_{t,S}`: the predicted decrease when all groups of the set take
 //! their jointly best rates, summed over measurements because the update direction turns during a probe. Two groups
 //! that do the same are worth little more than one; the diagonal knapsack counts both.
-//! The search is forward selection by marginal gain, then exchanges of one group for another until none helps. It is
-//! a heuristic: its sets are optimal against any single exchange, not against all sets.
+//! The search is forward selection by marginal gain, then exchanges of one group for another until none helps, from
+//! several starts. It is a heuristic: its sets are optimal against any single exchange, not against all sets.
 //! Forward selection on such a value is orthogonal matching pursuit: Das and Kempe 2011, *Submodular meets
 //! spectral*, <https://arxiv.org/abs/1102.3975>.
 //!
@@ -15,7 +15,7 @@
 //! let term = Term { slope: vec![2.0, 1.9, 1.0], curvature: vec![1.0, 0.9, 0.0, 0.9, 1.0, 0.0, 0.0, 0.0, 1.0] };
 //! let model = SetModel::new(&[term], 3, &[], Default::default())?;
 //! let items = ["a", "b", "c"].map(|name| Item { name, parameters: 1, value: 1.0 });
-//! assert_eq!(model.select(&items, &[0, 1, 2], 2, &CoupledOptions::default()).chosen, [0, 2]);
+//! assert_eq!(model.select(&items, &[0, 1, 2], 2, &[], &CoupledOptions::default()).chosen, [0, 2]);
 //! # Ok::<(), autopeft::select::SelectError>(())
 //! ```
 
@@ -181,18 +181,39 @@ impl SetModel {
         self.terms.iter().map(value).sum::<f64>() - self.base
     }
 
-    /// Searches a set of the groups `from` (positions in `items`) within `capacity` parameters.
-    /// Item values are not used.
+    /// Searches a set of the groups `from` (positions in `items`) within `capacity` parameters: from nothing, and from
+    /// each of the sets `starts`; the best set found counts. Item values are not used.
     pub fn select(
         &self,
         items: &[Item],
         from: &[usize],
         capacity: usize,
+        starts: &[&[usize]],
+        options: &CoupledOptions,
+    ) -> CoupledSet {
+        let mut best = self.climb(items, from, capacity, &[], options);
+        for start in starts {
+            let set = self.climb(items, from, capacity, start, options);
+            if set.value > best.value * (1.0 + NEGLIGIBLE) {
+                best = set;
+            }
+        }
+        best
+    }
+
+    /// Additions and exchanges from one start, until none helps.
+    fn climb(
+        &self,
+        items: &[Item],
+        from: &[usize],
+        capacity: usize,
+        start: &[usize],
         options: &CoupledOptions,
     ) -> CoupledSet {
         let mut outside: Vec<usize> = from.to_vec();
         outside.retain(|&group| group < items.len() && !self.always.contains(&group));
         let mut search = Search::new(self.terms.clone(), items, outside, capacity);
+        start.iter().for_each(|&group| search.take(group));
         let mut swaps = 0;
         let locally_optimal = loop {
             search.add_all(options.gain);

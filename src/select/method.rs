@@ -229,9 +229,12 @@ fn within_budget(
         return Err(SelectError::NoCoupling);
     }
 
+    let coupled = model.as_ref().map(|model| {
+        let starts: [&[usize]; 2] = [&exact.chosen, &greedy.chosen];
+        model.select(&items, order, capacity, &starts, &options.coupled)
+    });
     let mut found = vec![(Solver::Exact, exact), (Solver::Greedy, greedy)];
-    if let Some(model) = &model {
-        let set = model.select(&items, order, capacity, &options.coupled);
+    if let Some(set) = coupled {
         let value = set
             .chosen
             .iter()

@@ -237,11 +237,7 @@ fn a_target_leaves_out_what_it_cannot_hold_from_the_start() {
         ("adapterhub", vec![Kind::Bottleneck, Kind::Head]),
     ] {
         let bench = Bench::new();
-        // A target that is asked for overrules what a recipe enables.
-        let recipe = bench.recipe_text().replace(
-            r#""select""#,
-            r#""superset": {"bottleneck": {"enabled": true}}, "select""#,
-        );
+        let recipe = bench.recipe_text();
         let change = format!("export.target={target}").parse().unwrap();
         let recipe = Recipe::read("test", &recipe, &[change]).unwrap();
         let outcome = select(&recipe, &bench.out(), &Silent, &Interrupt::default()).unwrap();

@@ -36,6 +36,13 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Takes a group in, if it may come in and fits.
+    pub(super) fn take(&mut self, group: usize) {
+        if self.outside.contains(&group) && self.items[group].parameters <= self.room {
+            self.toggle(group);
+        }
+    }
+
     /// Adds the group with the greatest gain among those that fit, until none fits or helps.
     pub(super) fn add_all(&mut self, criterion: Gain) {
         loop {
