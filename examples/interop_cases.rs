@@ -223,6 +223,7 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         .map(|label| format!("label {label}"))
         .collect();
     let options = AdapterOptions {
+        task: autopeft::recipe::TaskKind::TextClassification,
         base_model: model,
         config: &base.config,
         labels: &labels,

@@ -25,6 +25,7 @@
 //! ```
 
 mod bert;
+mod causal;
 pub mod checkpoint;
 mod config;
 mod distilbert;
@@ -41,6 +42,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use self::checkpoint::Checkpoint;
+pub use causal::CausalLm;
 pub use config::{Config, HiddenActivation};
 pub use error::ModelError;
 pub use head::{Head, HeadSource, Pooling};

@@ -10,6 +10,7 @@ mod inspect;
 mod measure;
 mod prepare;
 mod recorder;
+mod rows;
 mod summary;
 mod write;
 
@@ -23,6 +24,7 @@ pub use inspect::{
 };
 pub use measure::Measured;
 pub use prepare::Prepared;
+pub use rows::{TaskRows, label_kind, passage_names};
 pub use write::Written;
 
 use crate::error::{Error, Result};

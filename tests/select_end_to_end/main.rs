@@ -12,3 +12,4 @@ mod choices;
 mod program;
 mod results;
 mod stops;
+mod tasks;

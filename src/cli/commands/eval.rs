@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::cli::args::EvalArgs;
 use crate::cli::{ExitStatus, Printer};
+use crate::data::language::read_passages;
 use crate::data::{self, ColumnNames, Source};
+use crate::pipeline;
 use crate::progress::{Event, EventKind};
 
 /// Runs the verb.
@@ -22,19 +24,25 @@ pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus
         label: recipe.data.label_column.clone(),
     };
     let source = Source::File(args.data.clone());
-    let rows = data::load_labelled(
-        &source,
-        &columns,
-        &adapted.manifest.labels,
-        recipe.data.skip_bad_rows,
-    )?;
-    if let Some(skipped) = rows.skipped.as_ref().filter(|skipped| skipped.total > 0) {
+    let skip = recipe.data.skip_bad_rows;
+    let (skipped, evaluation) = match &adapted.manifest.labels {
+        Some(labels) => {
+            let kind = pipeline::label_kind(adapted.manifest.task);
+            let rows = data::load_targets(&source, &columns, kind, labels, skip)?;
+            (rows.skipped, adapted.evaluate(&rows.rows)?)
+        }
+        None => {
+            let names = pipeline::passage_names(&recipe);
+            let (passages, _, bad) = read_passages(&source, &names, true, skip)?;
+            (Some(bad), adapted.evaluate_passages(&recipe, &passages)?)
+        }
+    };
+    if let Some(skipped) = skipped.filter(|skipped| skipped.total > 0) {
         printer.warn(&format!(
             "skipped {} bad rows of `{}`",
             skipped.total, skipped.file
         ));
     }
-    let evaluation = adapted.evaluate(&rows.rows)?;
     let mut lines = vec![
         format!("{:<16} {}", "rows", evaluation.examples),
         format!("{:<16} {:.4}", "loss", evaluation.loss),
