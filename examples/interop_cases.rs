@@ -310,6 +310,7 @@ fn inputs(stored: &HashMap<String, Tensor>) -> Result<Inputs> {
     };
     let input_ids = numbers("input_ids")?.ok_or("the fixture has no input_ids")?;
     Ok(Inputs {
+        segments: None,
         attention_mask: numbers("attention_mask")?.ok_or("the fixture has no attention_mask")?,
         token_type_ids: numbers("token_type_ids")?.map_or_else(|| input_ids.zeros_like(), Ok)?,
         input_ids,

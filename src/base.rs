@@ -120,14 +120,14 @@ impl BaseModel {
     /// When the architecture is no language model, or the checkpoint does not fit the configuration.
     pub fn build_causal(
         &self,
-        _adapters: &Adapters,
-        _dtype: DType,
-        _device: &Device,
+        adapters: &Adapters,
+        dtype: DType,
+        device: &Device,
     ) -> Result<Box<dyn CausalLm>> {
-        Err(ModelError::NotCausal {
-            model_type: self.config.model_type.clone(),
-        }
-        .into())
+        let (config, checkpoint) = (&self.config, &self.checkpoint);
+        Ok(models::load_causal(
+            config, checkpoint, adapters, dtype, device,
+        )?)
     }
 }
 

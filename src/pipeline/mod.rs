@@ -6,6 +6,7 @@
 mod apply;
 mod choose;
 mod finish;
+mod generate;
 mod inspect;
 mod measure;
 mod prepare;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
 pub use choose::Chosen;
+pub use generate::GenerateOptions;
 pub use inspect::{
     AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
     inspect_adapter, inspect_model, is_adapter,

@@ -20,7 +20,7 @@ fn numbers(rows: usize) -> Targets {
 }
 
 fn flags(rows: usize) -> Targets {
-    let row = |row: usize| (0..OUTPUTS).map(move |at| (row + at) % 2 == 0 || row == 2);
+    let row = |row: usize| (0..OUTPUTS).map(move |at| (row + at).is_multiple_of(2) || row == 2);
     Targets::Flags((0..rows).map(|number| row(number).collect()).collect())
 }
 
@@ -91,7 +91,7 @@ fn gauss_newton_of_numbers_and_of_labels_equals_the_exact_matrix_and_slope() {
     let groups = bench.groups.len();
     for targets in [numbers(bench.labels.len()), flags(bench.labels.len())] {
         let outputs = bench.logits();
-        let (examples, count) = (outputs.len(), outputs.len() as f64);
+        let count = outputs.len() as f64;
         let along = |group: &Group, f: &dyn Fn() -> Vec<f64>| {
             derivative(1e-3, |x| bench.displaced(group, &directions, x, f))
         };
@@ -102,9 +102,9 @@ fn gauss_newton_of_numbers_and_of_labels_equals_the_exact_matrix_and_slope() {
             .map(|group| along(group, &|| vec![mean_loss(&bench, &targets)])[0])
             .collect();
         let mut matrix = vec![0.0; groups * groups];
-        for s in 0..examples {
-            for c in 0..OUTPUTS {
-                let h = second(&targets, outputs[s][c]) / count;
+        for (s, row) in outputs.iter().enumerate() {
+            for (c, z) in row.iter().enumerate() {
+                let h = second(&targets, *z) / count;
                 for i in 0..groups {
                     for j in 0..groups {
                         let at = s * OUTPUTS + c;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use autopeft::data::{Batch, Encoded, EncodedRow, Padding, Target, collate};
 use autopeft::groups::{Group, Grouping, partition};
 use autopeft::metrics::Scores;
-use autopeft::models::{CausalLm, Inputs, ModelError};
+use autopeft::models::{Cache, CausalLm, Inputs, ModelError};
 use autopeft::probe::{Estimate, Estimator, FullHessian, GaussNewton, HessianVectorProduct, Point};
 use autopeft::task::Objective;
 use autopeft::train::evaluate;
@@ -63,6 +63,15 @@ impl CausalLm for Toy {
 
     fn unembed(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
         Ok(hidden.matmul(&self.table.t()?)?)
+    }
+
+    /// Nothing is generated here.
+    fn advance(&self, _: &[u32], _: &mut Cache) -> Result<Tensor, ModelError> {
+        Err(candle_core::Error::Msg("no generation".to_string()).into())
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(0)
     }
 }
 

@@ -9,6 +9,7 @@
 mod bad_inputs;
 mod bench;
 mod choices;
+mod language;
 mod program;
 mod results;
 mod stops;

@@ -11,7 +11,7 @@ use crate::bench::Bench;
 /// Rows whose target follows from their words.
 fn rows(count: usize, target: impl Fn(bool, bool) -> Value) -> String {
     let row = |number: usize| {
-        let (good, fun) = (number % 2 == 0, number % 3 == 0);
+        let (good, fun) = (number.is_multiple_of(2), number.is_multiple_of(3));
         let words = [
             if good { "good" } else { "bad" },
             if fun { "fun" } else { "slow" },

@@ -220,7 +220,9 @@ impl Contents {
         };
         let config = PeftConfig {
             peft_type: PeftType::Lora,
-            task_type: (!self.heads.is_empty()).then_some(options.task),
+            // A classifier without its head is no classifier; a language model has none to save.
+            task_type: (options.task == TaskType::CausalLanguageModel || !self.heads.is_empty())
+                .then_some(options.task),
             base_model_name_or_path: Some(options.base_model.clone()),
             inference_mode: true,
             r: Some(largest),

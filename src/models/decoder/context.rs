@@ -43,7 +43,7 @@ impl Context {
         if rows.iter().zip(rows.iter().skip(1)).all(|(a, b)| a == b) {
             rows.truncate(1);
         }
-        let positions = rows.iter().map(|row| positions(row)).collect();
+        let positions = rows.iter().map(positions).collect();
         Self::new(
             config,
             &rows,
