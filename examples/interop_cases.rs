@@ -223,6 +223,7 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         .map(|label| format!("label {label}"))
         .collect();
     let options = AdapterOptions {
+        task: autopeft::recipe::TaskKind::TextClassification,
         base_model: model,
         config: &base.config,
         labels: &labels,
@@ -309,6 +310,7 @@ fn inputs(stored: &HashMap<String, Tensor>) -> Result<Inputs> {
     };
     let input_ids = numbers("input_ids")?.ok_or("the fixture has no input_ids")?;
     Ok(Inputs {
+        segments: None,
         attention_mask: numbers("attention_mask")?.ok_or("the fixture has no attention_mask")?,
         token_type_ids: numbers("token_type_ids")?.map_or_else(|| input_ids.zeros_like(), Ok)?,
         input_ids,

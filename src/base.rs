@@ -1,5 +1,7 @@
 //! A base model: its configuration, weights and tokenizer, from which models with any adapters are made.
 
+mod text;
+
 use std::sync::Arc;
 
 use autopeft_adapters::Adapters;
@@ -9,8 +11,9 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Result};
 use crate::hub::{self, HubOptions};
 use crate::models::checkpoint::Checkpoint;
-use crate::models::{self, Config, Head, HeadSource, Model, ModelError, Pooling};
+use crate::models::{self, CausalLm, Config, Head, HeadSource, Model, ModelError, Pooling};
 use crate::quickstart;
+pub use text::TextFacts;
 
 /// What a model name stands for, opened.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct BaseModel {
     pub config: Config,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// What its folder says about texts.
+    pub text: TextFacts,
     /// What the user should know about the files.
     pub notes: Vec<String>,
     checkpoint: Arc<Checkpoint>,
@@ -37,6 +42,7 @@ impl BaseModel {
                 name: name.to_string(),
                 config: Config::parse(quickstart::CONFIG)?,
                 tokenizer: tokenizer(quickstart::NAME, quickstart::TOKENIZER.as_bytes())?,
+                text: TextFacts::default(),
                 notes: Vec::new(),
                 checkpoint: Arc::new(
                     Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS)
@@ -54,10 +60,12 @@ impl BaseModel {
             });
         };
         let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+        let tokenizer = tokenizer(&path.display().to_string(), &bytes)?;
         Ok(Self {
             name: name.to_string(),
             config: Config::read(&files.config)?,
-            tokenizer: tokenizer(&path.display().to_string(), &bytes)?,
+            text: TextFacts::read(&files.folder, &tokenizer)?,
+            tokenizer,
             notes: files.notes.clone(),
             checkpoint: Arc::new(Checkpoint::open_folder(&files.folder).map_err(ModelError::from)?),
         })
@@ -104,6 +112,22 @@ impl BaseModel {
             })?),
             other => Ok(other?),
         }
+    }
+
+    /// The language model of the checkpoint.
+    ///
+    /// # Errors
+    /// When the architecture is no language model, or the checkpoint does not fit the configuration.
+    pub fn build_causal(
+        &self,
+        adapters: &Adapters,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Box<dyn CausalLm>> {
+        let (config, checkpoint) = (&self.config, &self.checkpoint);
+        Ok(models::load_causal(
+            config, checkpoint, adapters, dtype, device,
+        )?)
     }
 }
 

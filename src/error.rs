@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::chat::ChatError;
 use crate::data::DataError;
 use crate::hub::HubError;
 use crate::models::ModelError;
@@ -31,6 +32,10 @@ pub enum Error {
     /// The data are at fault.
     #[error(transparent)]
     Data(#[from] DataError),
+
+    /// A chat template, or a conversation for it, is at fault.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
 
     /// Measurements cannot be scored.
     #[error(transparent)]
@@ -140,6 +145,7 @@ impl Error {
             Self::Hub(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::Data(error) => error.hint(),
+            Self::Chat(error) => error.hint(),
             Self::Influence(error) => error.hint(),
             Self::Select(error) => error.hint(),
             Self::Adapters(error) => error.hint(),

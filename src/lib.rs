@@ -10,6 +10,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod export;
+pub mod generate;
 pub mod groups;
 pub mod hub;
 pub mod interrupt;

@@ -110,6 +110,8 @@ exit: 0
 --- stdout
 quickstart           the embedded tiny model and data set, offline, in under a minute
 text-classification  one label for a text or a pair of texts; every key with its default and meaning
+causal-lm            the next token of a text, or of what follows a prompt
+instruction          what the assistant says in a chat, in the model's own chat template
 --- stderr
 "
     );

@@ -198,6 +198,7 @@ fn padding_and_company_change_no_logits() {
                     .expect("a row")
             };
             let alone = Inputs {
+                segments: None,
                 input_ids: cut(&golden.inputs.input_ids),
                 token_type_ids: cut(&golden.inputs.token_type_ids),
                 attention_mask: cut(&golden.inputs.attention_mask),

@@ -9,6 +9,10 @@ mod curvature;
 mod fixture;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod golden;
+#[path = "probe/heads.rs"]
+mod heads;
+#[path = "probe/language.rs"]
+mod language;
 #[path = "probe/laws.rs"]
 mod laws;
 #[path = "probe/optimizer.rs"]

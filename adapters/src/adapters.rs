@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bottleneck::{Bottleneck, Place};
 use crate::error::InModule;
+use crate::frozen::FrozenWeight;
 use crate::kind::{Kind, Part};
 use crate::linear::{Linear, LoraBlock, Value};
 use crate::norm::{LayerNorm, RmsNorm};
@@ -20,6 +21,30 @@ use crate::{Error, Result};
 
 /// Standard deviation of a fresh head's weights (`initializer_range` of the BERT family).
 const HEAD_DEVIATION: f64 = 0.02;
+
+/// What a linear layer is beside its sizes.
+#[derive(Debug, Clone)]
+pub struct LinearKind {
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Whether that bias can change no output, as in [`Adapters::linear_inert_bias`].
+    pub inert_bias: bool,
+    /// Whether the checkpoint has the weight as (in, out), as the `Conv1D` of GPT-2.
+    pub transposed: bool,
+    /// The weight (out, in), where it is not to be read as a tensor of `vb`.
+    pub weight: Option<FrozenWeight>,
+}
+
+impl Default for LinearKind {
+    fn default() -> Self {
+        Self {
+            bias: true,
+            inert_bias: false,
+            transposed: false,
+            weight: None,
+        }
+    }
+}
 
 /// The layers' maker. It registers every parameter it attaches, in the order in which the model asks.
 #[derive(Debug)]
@@ -175,7 +200,7 @@ impl Adapters {
         out_features: usize,
         vb: VarBuilder,
     ) -> Result<Linear> {
-        self.make_linear(in_features, out_features, true, false, vb)
+        self.linear_of(in_features, out_features, LinearKind::default(), vb)
     }
 
     /// A linear layer without a bias.
@@ -188,7 +213,11 @@ impl Adapters {
         out_features: usize,
         vb: VarBuilder,
     ) -> Result<Linear> {
-        self.make_linear(in_features, out_features, false, false, vb)
+        let kind = LinearKind {
+            bias: false,
+            ..LinearKind::default()
+        };
+        self.linear_of(in_features, out_features, kind, vb)
     }
 
     /// A linear layer whose bias can change no output: the key projection of softmax attention without
@@ -202,17 +231,30 @@ impl Adapters {
         out_features: usize,
         vb: VarBuilder,
     ) -> Result<Linear> {
-        self.make_linear(in_features, out_features, true, true, vb)
+        let kind = LinearKind {
+            inert_bias: true,
+            ..LinearKind::default()
+        };
+        self.linear_of(in_features, out_features, kind, vb)
     }
 
-    fn make_linear(
+    /// A linear layer of any kind. `vb`'s number type is that of the computation, the adapter and the bias.
+    ///
+    /// # Errors
+    /// As for [`Adapters::linear`].
+    pub fn linear_of(
         &self,
         in_features: usize,
         out_features: usize,
-        bias: bool,
-        inert_bias: bool,
+        kind: LinearKind,
         vb: VarBuilder,
     ) -> Result<Linear> {
+        let LinearKind {
+            bias,
+            inert_bias,
+            transposed,
+            weight: stored,
+        } = kind;
         let path = vb.prefix();
         let plan = self.visit(
             &path,
@@ -221,16 +263,20 @@ impl Adapters {
                 out_features,
                 bias,
                 inert_bias,
+                transposed,
             },
         );
-        let weight = vb.get((out_features, in_features), "weight")?;
         let mut lora = Vec::new();
         let (scale, dropout) = plan
             .lora
             .as_ref()
             .map_or((1.0, 0.0), |plan| (plan.scale, plan.dropout));
         if let Some(plan) = &plan.lora {
-            lora = self.lora_blocks(&path, plan, &weight).in_module(&path)?;
+            let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
+            let shape = (out_features, in_features);
+            lora = self
+                .lora_blocks(&path, plan, shape, &like)
+                .in_module(&path)?;
         }
         let bias = if !bias {
             None
@@ -242,10 +288,25 @@ impl Adapters {
                 Value::Frozen(value)
             })
         };
+        let stored = match stored {
+            Some(stored) => stored,
+            None if transposed => FrozenWeight::Dense(
+                vb.get((in_features, out_features), "weight")?
+                    .t()?
+                    .contiguous()?,
+            ),
+            None => FrozenWeight::Dense(vb.get((out_features, in_features), "weight")?),
+        };
         let weight = if plan.base {
-            Value::Trained(self.register(&path, Kind::Base, Part::Weight, weight)?)
+            let wide = stored.widen(vb.dtype())?;
+            Value::Trained(self.register(&path, Kind::Base, Part::Weight, wide)?)
         } else {
-            Value::Frozen(weight)
+            match stored {
+                FrozenWeight::Dense(weight) if weight.dtype() == vb.dtype() => {
+                    Value::Frozen(weight)
+                }
+                stored => Value::Stored(stored),
+            }
         };
         Ok(Linear::new(path, weight, bias, lora, scale, dropout))
     }
@@ -254,9 +315,9 @@ impl Adapters {
         &self,
         path: &str,
         plan: &LoraPlan,
-        weight: &Tensor,
+        (out_features, in_features): (usize, usize),
+        like: &Tensor,
     ) -> candle_core::Result<Vec<LoraBlock>> {
-        let (out_features, in_features) = weight.dims2()?;
         // Uniform(-1/√in, 1/√in), as PEFT's `kaiming_uniform_(a=√5)`.
         let bound = 1.0 / (in_features as f64).sqrt();
         plan.rank_blocks
@@ -264,10 +325,10 @@ impl Adapters {
             .enumerate()
             .map(|(block, rank)| {
                 let mut random = self.random(&format!("{path}.lora_A.{block}"));
-                let a = draw((*rank, in_features), weight, || {
+                let a = draw((*rank, in_features), like, || {
                     random.random_range(-bound..bound)
                 })?;
-                let b = Tensor::zeros((out_features, *rank), weight.dtype(), weight.device())?;
+                let b = Tensor::zeros((out_features, *rank), like.dtype(), like.device())?;
                 Ok(LoraBlock {
                     a: self
                         .register(path, Kind::Lora, Part::LoraA { block }, a)
@@ -286,6 +347,29 @@ impl Adapters {
     /// # Errors
     /// As for [`Adapters::linear`].
     pub fn head(&self, in_features: usize, out_features: usize, vb: VarBuilder) -> Result<Linear> {
+        self.make_head(in_features, out_features, true, vb)
+    }
+
+    /// The same without a bias.
+    ///
+    /// # Errors
+    /// As for [`Adapters::linear`].
+    pub fn head_no_bias(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        self.make_head(in_features, out_features, false, vb)
+    }
+
+    fn make_head(
+        &self,
+        in_features: usize,
+        out_features: usize,
+        has_bias: bool,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
         let path = vb.prefix();
         self.visit(
             &path,
@@ -296,21 +380,28 @@ impl Adapters {
         );
         let shape = (out_features, in_features);
         let (weight, bias) = if vb.contains_tensor("weight") {
-            (vb.get(shape, "weight")?, vb.get(out_features, "bias")?)
+            let bias = has_bias.then(|| vb.get(out_features, "bias"));
+            (vb.get(shape, "weight")?, bias.transpose()?)
         } else {
             self.registry().fresh.push(path.clone());
             let like = Tensor::zeros(1, vb.dtype(), vb.device())?;
             let mut random = self.random(&path);
             let weight =
                 draw(shape, &like, || HEAD_DEVIATION * normal(&mut random)).in_module(&path)?;
-            (
-                weight,
-                Tensor::zeros(out_features, vb.dtype(), vb.device())?,
-            )
+            let bias = has_bias.then(|| Tensor::zeros(out_features, vb.dtype(), vb.device()));
+            (weight, bias.transpose()?)
         };
         let weight = Value::Trained(self.register(&path, Kind::Head, Part::Weight, weight)?);
-        let bias = Value::Trained(self.register(&path, Kind::Head, Part::Bias, bias)?);
-        Ok(Linear::new(path, weight, Some(bias), Vec::new(), 1.0, 0.0))
+        let bias = match bias {
+            Some(bias) => Some(Value::Trained(self.register(
+                &path,
+                Kind::Head,
+                Part::Bias,
+                bias,
+            )?)),
+            None => None,
+        };
+        Ok(Linear::new(path, weight, bias, Vec::new(), 1.0, 0.0))
     }
 
     /// A LayerNorm over the last dimension; tensors `weight` and `bias` (hidden).
@@ -349,6 +440,20 @@ impl Adapters {
     /// # Errors
     /// When the checkpoint lacks the tensor or has it in another shape.
     pub fn rms_norm(&self, hidden_size: usize, epsilon: f64, vb: VarBuilder) -> Result<RmsNorm> {
+        self.rms_norm_offset(hidden_size, epsilon, 0.0, vb)
+    }
+
+    /// An RMSNorm whose gain is `offset` more than its tensor says, as in the Gemma family.
+    ///
+    /// # Errors
+    /// As for [`Adapters::rms_norm`].
+    pub fn rms_norm_offset(
+        &self,
+        hidden_size: usize,
+        epsilon: f64,
+        offset: f64,
+        vb: VarBuilder,
+    ) -> Result<RmsNorm> {
         let path = vb.prefix();
         let plan = self.visit(
             &path,
@@ -363,7 +468,7 @@ impl Adapters {
         } else {
             Value::Frozen(weight)
         };
-        Ok(RmsNorm::new(path, weight, epsilon))
+        Ok(RmsNorm::new(path, weight, epsilon, offset))
     }
 
     /// A place for a bottleneck adapter, at the module that AdapterHub keeps it in. Down-projections start

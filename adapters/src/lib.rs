@@ -24,8 +24,10 @@
 pub mod adapterhub;
 mod adapters;
 mod bottleneck;
+mod checkpoint;
 mod error;
 mod files;
+mod frozen;
 mod kind;
 mod linear;
 mod merge;
@@ -36,9 +38,11 @@ mod pass;
 pub mod peft;
 mod plan;
 
-pub use adapters::Adapters;
+pub use adapters::{Adapters, LinearKind};
 pub use bottleneck::{Bottleneck, Place};
+pub use checkpoint::{Block, checkpoint};
 pub use error::{Error, Result};
+pub use frozen::FrozenWeight;
 pub use kind::{Kind, Part};
 pub use linear::Linear;
 pub use merge::merged_var_builder;

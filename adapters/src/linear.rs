@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result as CandleResult, Tensor};
+use candle_core::{D, DType, Result as CandleResult, Tensor};
 use candle_nn::Module;
 
 use crate::Result;
 use crate::error::InModule;
+use crate::frozen::FrozenWeight;
 use crate::ops::{function2, matmul_rows, row_sum};
 use crate::parameter::{Parameter, State};
 use crate::pass::{Directions, Pass, Tape, Wanted};
@@ -16,22 +17,25 @@ use crate::pass::{Directions, Pass, Tape, Wanted};
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Frozen(Tensor),
+    Stored(FrozenWeight),
     Trained(Arc<Parameter>),
 }
 
 impl Value {
-    /// The present value; a dropped parameter is as if it had never been attached.
-    pub(crate) fn tensor(&self) -> Tensor {
+    /// The present value; a dropped parameter is as if it had never been attached. What is stored in fewer bits is
+    /// widened to `dtype`.
+    pub(crate) fn tensor(&self, dtype: DType) -> CandleResult<Tensor> {
         match self {
-            Self::Frozen(tensor) => tensor.clone(),
-            Self::Trained(parameter) if parameter.is_active() => parameter.value(),
-            Self::Trained(parameter) => parameter.initial().clone(),
+            Self::Frozen(tensor) => Ok(tensor.clone()),
+            Self::Stored(weight) => weight.widen(dtype),
+            Self::Trained(parameter) if parameter.is_active() => Ok(parameter.value()),
+            Self::Trained(parameter) => Ok(parameter.initial().clone()),
         }
     }
 
     pub(crate) fn parameter(&self) -> Option<&Arc<Parameter>> {
         match self {
-            Self::Frozen(_) => None,
+            Self::Frozen(_) | Self::Stored(_) => None,
             Self::Trained(parameter) => Some(parameter),
         }
     }
@@ -132,7 +136,7 @@ impl Linear {
         let in_features = x.dim(D::Minus1)?;
         let rows = x.elem_count() / in_features;
         let input = x.detach().reshape((rows, in_features))?; // (rows, in)
-        let weight = self.weight.tensor();
+        let weight = self.weight.tensor(x.dtype())?;
         let mut output = matmul_rows(&input, &weight)?; // (rows, out)
         let low_rank = self.low_rank()?;
         let mut mask = None;
@@ -146,7 +150,7 @@ impl Linear {
             output = (output + product)?;
         }
         if let Some(bias) = &self.bias {
-            output = output.broadcast_add(&bias.tensor())?;
+            output = output.broadcast_add(&bias.tensor(x.dtype())?)?;
         }
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
@@ -160,8 +164,13 @@ impl Linear {
         let backward = Backward {
             layer: self.clone(),
             batch,
+            out_features: weight.dim(0)?,
+            weight: match &self.weight {
+                // The wide copy is made again when it is needed.
+                Value::Stored(_) => None,
+                Value::Frozen(_) | Value::Trained(_) => Some(weight),
+            },
             input,
-            weight,
             low_rank,
             mask,
             wanted: wanted.clone(),
@@ -190,7 +199,9 @@ struct Backward {
     layer: Linear,
     batch: usize,
     input: Tensor,
-    weight: Tensor,
+    out_features: usize,
+    /// `None` where it is not kept in the number type of the computation.
+    weight: Option<Tensor>,
     low_rank: Option<LowRank>,
     mask: Option<Tensor>,
     wanted: Option<Wanted>,
@@ -201,9 +212,7 @@ struct Backward {
 impl Backward {
     fn run(&self, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         let (rows, _) = self.input.dims2()?;
-        let gradient = gradient
-            .contiguous()?
-            .reshape((rows, self.weight.dim(0)?))?; // (rows, out)
+        let gradient = gradient.contiguous()?.reshape((rows, self.out_features))?; // (rows, out)
         match &self.wanted {
             Some(Wanted::Gradients(tape)) => self.gradients(&gradient, tape)?,
             Some(Wanted::Tangents(tape, directions)) => {
@@ -214,7 +223,10 @@ impl Backward {
         if !self.input_tracked {
             return Ok(None);
         }
-        let mut result = gradient.matmul(&self.weight)?;
+        let mut result = match &self.weight {
+            Some(weight) => gradient.matmul(weight)?,
+            None => gradient.matmul(&self.layer.weight.tensor(gradient.dtype())?)?,
+        };
         if let Some(LowRank { a, b, .. }) = &self.low_rank {
             let mut through = (gradient.matmul(b)? * self.layer.scale)?.matmul(a)?;
             if let Some(mask) = &self.mask {

@@ -35,6 +35,7 @@ pub fn merged_var_builder(
     let backend: Box<dyn SimpleBackend> = Box::new(Merged {
         base,
         values: loaded.values,
+        transposed: loaded.transposed,
         scales: loaded
             .modules
             .into_iter()
@@ -47,6 +48,8 @@ pub fn merged_var_builder(
 struct Merged {
     base: VarBuilder<'static>,
     values: HashMap<String, Tensor>,
+    /// Whether base weights are (in, out).
+    transposed: bool,
     scales: HashMap<String, f64>,
 }
 
@@ -84,6 +87,7 @@ impl Merged {
             return Ok(tensor);
         };
         let delta = (b.to_dtype(DType::F32)?.matmul(&a.to_dtype(DType::F32)?)? * scale)?;
+        let delta = if self.transposed { delta.t()? } else { delta };
         let sum = (tensor.to_dtype(DType::F32)? + delta.to_device(tensor.device())?)?;
         sum.to_dtype(tensor.dtype())
     }

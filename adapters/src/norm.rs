@@ -45,8 +45,9 @@ impl LayerNorm {
 
     fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
         let input = x.detach().contiguous()?;
-        let weight = self.weight.tensor();
-        let normed = ops::layer_norm(&input, &weight, &self.bias.tensor(), self.epsilon)?;
+        let weight = self.weight.tensor(x.dtype())?;
+        let bias = self.bias.tensor(x.dtype())?;
+        let normed = ops::layer_norm(&input, &weight, &bias, self.epsilon)?;
         let parameters = Parameters {
             weight: self.weight.parameter().cloned(),
             bias: self.bias.parameter().cloned(),
@@ -63,20 +64,23 @@ impl LayerNorm {
     }
 }
 
-/// `y = γ ⊙ x / √(mean(x²) + ε)` over the last dimension, made by [`crate::Adapters`].
+/// `y = (γ + offset) ⊙ x / √(mean(x²) + ε)` over the last dimension, made by [`crate::Adapters`]. The offset is 1 in
+/// the Gemma family, otherwise 0.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     path: String,
     weight: Value,
     epsilon: f64,
+    offset: f64,
 }
 
 impl RmsNorm {
-    pub(crate) fn new(path: String, weight: Value, epsilon: f64) -> Self {
+    pub(crate) fn new(path: String, weight: Value, epsilon: f64, offset: f64) -> Self {
         Self {
             path,
             weight,
             epsilon,
+            offset,
         }
     }
 
@@ -94,7 +98,10 @@ impl RmsNorm {
     }
 
     fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
-        let weight = self.weight.tensor();
+        let mut weight = self.weight.tensor(x.dtype())?;
+        if self.offset != 0.0 {
+            weight = (weight + self.offset)?;
+        }
         let (output, inverse) = ops::rms_norm(&x.detach().contiguous()?, &weight, self.epsilon)?;
         let parameters = Parameters {
             weight: self.weight.parameter().cloned(),

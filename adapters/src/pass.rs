@@ -136,9 +136,52 @@ impl Tape {
 #[derive(Debug)]
 pub struct Pass(Mode);
 
+/// One part of a pass, to be run twice with the same dropout: for its value, and later with a graph.
+#[derive(Debug)]
+pub(crate) struct Twice {
+    tape: Arc<Tape>,
+    seed: Option<u64>,
+    directions: Option<Arc<Directions>>,
+}
+
+impl Twice {
+    /// A pass for the value alone.
+    pub(crate) fn value(&self) -> Pass {
+        match self.seed {
+            Some(seed) => Pass(Mode::Value(Box::new(Mutex::new(
+                ChaCha8Rng::seed_from_u64(seed),
+            )))),
+            None => Pass::eval(),
+        }
+    }
+
+    /// A pass that delivers to the tape of the whole.
+    pub(crate) fn graph(&self) -> Pass {
+        let tape = self.tape.clone();
+        Pass(match &self.directions {
+            Some(directions) => Mode::Measure {
+                tape,
+                directions: directions.clone(),
+            },
+            None => Mode::Train {
+                tape,
+                dropout: self
+                    .seed
+                    .map(|seed| Box::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
+            },
+        })
+    }
+
+    pub(crate) fn anchor(&self, device: &Device) -> candle_core::Result<Tensor> {
+        Ok(self.tape.anchor(device)?.as_tensor().clone())
+    }
+}
+
 #[derive(Debug)]
 enum Mode {
     Eval,
+    /// The value alone, but with the dropout of a training pass.
+    Value(Box<Mutex<ChaCha8Rng>>),
     Train {
         tape: Arc<Tape>,
         dropout: Option<Box<Mutex<ChaCha8Rng>>>,
@@ -218,7 +261,7 @@ impl Pass {
         parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
     ) -> Option<Wanted> {
         match &self.0 {
-            Mode::Eval => None,
+            Mode::Eval | Mode::Value(_) => None,
             Mode::Train { tape, .. } => parameters
                 .into_iter()
                 .any(|parameter| parameter.state() == State::Trainable)
@@ -232,16 +275,40 @@ impl Pass {
         }
     }
 
+    /// The means to run a part of this pass twice; `None` when it needs no graph.
+    pub(crate) fn twice(&self) -> Option<Twice> {
+        match &self.0 {
+            Mode::Eval | Mode::Value(_) => None,
+            Mode::Train { tape, dropout } => Some(Twice {
+                tape: tape.clone(),
+                seed: dropout.as_ref().map(|dropout| {
+                    let mut random = match dropout.lock() {
+                        Ok(guard) => guard,
+                        Err(poisoned) => poisoned.into_inner(),
+                    };
+                    random.random()
+                }),
+                directions: None,
+            }),
+            Mode::Measure { tape, directions } => Some(Twice {
+                tape: tape.clone(),
+                seed: None,
+                directions: Some(directions.clone()),
+            }),
+        }
+    }
+
     /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
     pub(crate) fn dropout_mask(
         &self,
         rate: f64,
         like: &Tensor,
     ) -> candle_core::Result<Option<Tensor>> {
-        let Mode::Train {
+        let (Mode::Train {
             dropout: Some(dropout),
             ..
-        } = &self.0
+        }
+        | Mode::Value(dropout)) = &self.0
         else {
             return Ok(None);
         };

@@ -206,6 +206,8 @@ pub enum SiteShape {
         bias: bool,
         /// Whether that bias can change no output.
         inert_bias: bool,
+        /// Whether the checkpoint has its weight as (in, out).
+        transposed: bool,
     },
     /// A LayerNorm or RMSNorm.
     Norm {
@@ -243,6 +245,8 @@ pub(crate) enum Plan {
 pub(crate) struct Loaded {
     pub(crate) modules: HashMap<String, ModulePlan>,
     pub(crate) values: HashMap<String, Tensor>,
+    /// Whether base weights are stored as (in, out), as the file says.
+    pub(crate) transposed: bool,
 }
 
 impl Loaded {

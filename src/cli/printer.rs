@@ -146,6 +146,16 @@ impl Printer {
         self.write(&self.stdout, line)
     }
 
+    /// Writes a piece of a text that comes bit by bit, without a new line.
+    ///
+    /// # Errors
+    /// When stdout cannot be written to.
+    pub fn piece(&self, text: &str) -> io::Result<()> {
+        let mut writer = lock(&self.stdout.writer);
+        writer.write_all(text.as_bytes())?;
+        writer.flush()
+    }
+
     /// Shows an event as a JSON line, with `--json` only. The first line of a run names the schema.
     ///
     /// # Errors

@@ -93,6 +93,12 @@ pub fn collate(
         mask.resize(mask.len() + own, 1_u32);
         mask.resize(padded, 0);
     }
+    let segments: Option<Vec<u32>> = (members.iter())
+        .any(|member| !member.segments.is_empty())
+        .then(|| {
+            let rows = members.iter().flat_map(|member| segments(member, length));
+            rows.collect()
+        });
     let num_tokens = members.iter().map(|member| member.input_ids.len()).sum();
     let targets = Targets::gather(&members, length);
     let shape = (members.len(), length);
@@ -101,9 +107,12 @@ pub fn collate(
             Tensor::from_vec(ids, shape, device)?,
             Tensor::from_vec(types, shape, device)?,
             Tensor::from_vec(mask, shape, device)?,
+            segments
+                .map(|segments| Tensor::from_vec(segments, shape, device))
+                .transpose()?,
         ))
     };
-    let (input_ids, token_type_ids, attention_mask) =
+    let (input_ids, token_type_ids, attention_mask, segments) =
         tensors().map_err(|source| DataError::Tensor {
             rows: shape.0,
             length,
@@ -114,11 +123,28 @@ pub fn collate(
             input_ids,
             token_type_ids,
             attention_mask,
+            segments,
         },
         targets,
         rows: rows.to_vec(),
         num_tokens,
     })
+}
+
+/// Number of the passage of each token, padding being one more.
+fn segments(row: &EncodedRow, length: usize) -> Vec<u32> {
+    let whole = [row.input_ids.len()];
+    let lengths = if row.segments.is_empty() {
+        &whole[..]
+    } else {
+        &row.segments
+    };
+    let mut numbers: Vec<u32> = (0u32..)
+        .zip(lengths)
+        .flat_map(|(number, length)| std::iter::repeat_n(number, *length))
+        .collect();
+    numbers.resize(length, u32::MAX);
+    numbers
 }
 
 /// Makes one batch after another, as they are asked for.

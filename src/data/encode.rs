@@ -127,10 +127,7 @@ fn encode_row(
         input_ids: encoding.get_ids().to_vec(),
         token_type_ids: encoding.get_type_ids().to_vec(),
         segments: Vec::new(),
-        target: example
-            .label
-            .and_then(|label| u32::try_from(label).ok())
-            .map(Target::Class),
+        target: example.target.clone(),
     };
     let without_tokens = encoding
         .get_special_tokens_mask()
@@ -147,7 +144,7 @@ mod tests {
         Example {
             text: text.into(),
             pair: pair.map(str::to_string),
-            label: Some(1),
+            target: Some(Target::Class(1)),
             line: 7,
         }
     }

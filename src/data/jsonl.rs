@@ -78,7 +78,7 @@ fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn cell(value: Value) -> Cell {
+pub(super) fn cell(value: Value) -> Cell {
     match value {
         Value::Null => Cell::Missing,
         Value::String(text) => Cell::Text(text),

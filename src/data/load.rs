@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::{
     DataError,
     columns::{ColumnNames, Columns},
-    labels::Labels,
-    rows::{self, BadRows, Row},
+    labels::{LabelValue, Labels},
+    rows::{self, BadRows, LabelKind, RawLabel, Row},
     source::Source,
     split,
     table::Table,
+    target::Target,
 };
 
 /// Which data to train on.
@@ -23,6 +24,8 @@ pub struct DataSpec {
     pub validation_share: f64,
     /// Columns named by the user.
     pub columns: ColumnNames,
+    /// What the label column holds.
+    pub kind: LabelKind,
     /// The classes if they are known, such as those of a trained model; `None` learns them.
     pub labels: Option<Labels>,
     /// Leave out rows that cannot be used, and count them, instead of refusing the file.
@@ -34,16 +37,26 @@ pub struct DataSpec {
 }
 
 /// One row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// The text, or the first of two.
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// The index of the class in [`Labels`]; `None` in unlabelled data.
-    pub label: Option<usize>,
+    /// The index of the class in [`Labels`], the labels it has, or its numbers; `None` in unlabelled data.
+    pub target: Option<Target>,
     /// Where it stands in its file: line, or row of a Parquet file, counted from 1.
     pub line: usize,
+}
+
+impl Example {
+    /// The index of the class in [`Labels`], where the row has one.
+    pub fn class(&self) -> Option<usize> {
+        match &self.target {
+            Some(Target::Class(class)) => Some(*class as usize),
+            _ => None,
+        }
+    }
 }
 
 /// Where validation rows came from.
@@ -95,6 +108,7 @@ impl DataSpec {
             validation: None,
             validation_share: 0.1,
             columns: ColumnNames::default(),
+            kind: LabelKind::default(),
             labels: None,
             skip_bad_rows: false,
             max_rows: None,
@@ -115,7 +129,7 @@ pub fn load(spec: &DataSpec) -> Result<Dataset, DataError> {
     }
     let table = Table::open(&spec.train)?;
     let columns = Columns::choose(&table.file, &table.columns, &spec.columns, true)?;
-    let (rows, bad) = rows::read(&table, &columns, spec.skip_bad_rows)?;
+    let (rows, bad) = rows::read(&table, &columns, spec.kind, spec.skip_bad_rows)?;
     let labels = match &spec.labels {
         Some(labels) => labels.clone(),
         None => learn_labels(&table, &columns, &rows)?,
@@ -129,10 +143,18 @@ pub fn load(spec: &DataSpec) -> Result<Dataset, DataError> {
         Some(max_rows) => keep_at_most(&file, &mut train, max_rows, spec.seed)?,
         None => 0,
     };
-    at_least_two_classes(&file, &train, &labels)?;
+    if spec.kind == LabelKind::OneOfMany {
+        at_least_two_classes(&file, &train, &labels)?;
+    }
     let (validation, validation_from) = match &spec.validation {
         Some(source) => {
-            let loaded = load_labelled(source, &columns.names(), &labels, spec.skip_bad_rows)?;
+            let loaded = load_targets(
+                source,
+                &columns.names(),
+                spec.kind,
+                &labels,
+                spec.skip_bad_rows,
+            )?;
             skipped.extend(loaded.skipped);
             (loaded.rows, Validation::Given)
         }
@@ -185,9 +207,23 @@ pub fn load_labelled(
     labels: &Labels,
     skip_bad_rows: bool,
 ) -> Result<Loaded, DataError> {
+    load_targets(source, names, LabelKind::OneOfMany, labels, skip_bad_rows)
+}
+
+/// Loads rows with targets of any kind; `labels` are the names of the outputs.
+///
+/// # Errors
+/// As [`load_labelled`]; [`DataError::Labels`] when a row has another number of numbers.
+pub fn load_targets(
+    source: &Source,
+    names: &ColumnNames,
+    kind: LabelKind,
+    labels: &Labels,
+    skip_bad_rows: bool,
+) -> Result<Loaded, DataError> {
     let table = Table::open(source)?;
     let columns = Columns::choose(&table.file, &table.columns, names, true)?;
-    let (rows, bad) = rows::read(&table, &columns, skip_bad_rows)?;
+    let (rows, bad) = rows::read(&table, &columns, kind, skip_bad_rows)?;
     let rows = index(&table, rows, labels)?;
     Ok(Loaded {
         rows,
@@ -207,7 +243,7 @@ pub fn load_unlabelled(
 ) -> Result<Loaded, DataError> {
     let table = Table::open(source)?;
     let columns = Columns::choose(&table.file, &table.columns, names, false)?;
-    let (rows, bad) = rows::read(&table, &columns, skip_bad_rows)?;
+    let (rows, bad) = rows::read(&table, &columns, LabelKind::default(), skip_bad_rows)?;
     let rows = rows.into_iter().map(|row| example(row, None)).collect();
     Ok(Loaded {
         rows,
@@ -219,7 +255,7 @@ pub fn load_unlabelled(
 /// The number of rows of each class, in the order of the labels.
 pub fn class_counts(examples: &[Example], labels: &Labels) -> Vec<usize> {
     let mut counts = vec![0; labels.len()];
-    for label in examples.iter().filter_map(|example| example.label) {
+    for label in examples.iter().filter_map(Example::class) {
         if let Some(count) = counts.get_mut(label) {
             *count += 1;
         }
@@ -235,7 +271,27 @@ fn learn_labels(table: &Table<'_>, columns: &Columns, rows: &[Row]) -> Result<La
         .and_then(|label| table.class_names(label))
     {
         Some(names) => Labels::try_from(names),
-        None => Labels::from_values(rows.iter().filter_map(|row| row.label.as_ref())),
+        None => {
+            let mut outputs = 0;
+            let mut values = Vec::new();
+            for row in rows {
+                match &row.label {
+                    Some(RawLabel::One(value)) => values.push(value),
+                    Some(RawLabel::Several(several)) => values.extend(several),
+                    Some(RawLabel::Numbers(numbers)) => outputs = outputs.max(numbers.len()),
+                    None => {}
+                }
+            }
+            match outputs {
+                0 => Labels::from_values(values),
+                // The names that `transformers` makes up.
+                outputs => Labels::try_from(
+                    (0..outputs)
+                        .map(|at| format!("LABEL_{at}"))
+                        .collect::<Vec<_>>(),
+                ),
+            }
+        }
     }
 }
 
@@ -244,12 +300,29 @@ fn index(table: &Table<'_>, rows: Vec<Row>, labels: &Labels) -> Result<Vec<Examp
     let mut count = 0;
     let mut examples = Vec::with_capacity(rows.len());
     for row in rows {
-        let label = row.label.as_ref().and_then(|label| labels.index_of(label));
-        if let (Some(value), None) = (&row.label, label) {
-            count += 1;
-            unseen.get_or_insert((row.line, value.to_string()));
+        let target = match &row.label {
+            None => None,
+            Some(label) => match target(label, labels) {
+                Ok(target) => Some(target),
+                Err(value) => {
+                    count += 1;
+                    unseen.get_or_insert((row.line, value));
+                    None
+                }
+            },
+        };
+        if let (Some(Target::Numbers(numbers)), outputs) = (&target, labels.len())
+            && numbers.len() != outputs
+        {
+            return Err(DataError::Labels(format!(
+                "{} {} of `{}` has {} numbers, others have {outputs}",
+                table.format.unit(),
+                row.line,
+                table.file,
+                numbers.len()
+            )));
         }
-        examples.push(example(row, label));
+        examples.push(example(row, target));
     }
     match unseen {
         None => Ok(examples),
@@ -264,11 +337,29 @@ fn index(table: &Table<'_>, rows: Vec<Row>, labels: &Labels) -> Result<Vec<Examp
     }
 }
 
-fn example(row: Row, label: Option<usize>) -> Example {
+/// The target of a row, or the label that is not known.
+fn target(label: &RawLabel, labels: &Labels) -> Result<Target, String> {
+    let index = |value: &LabelValue| labels.index_of(value).ok_or_else(|| value.to_string());
+    Ok(match label {
+        RawLabel::One(value) => Target::Class(u32::try_from(index(value)?).unwrap_or(u32::MAX)),
+        RawLabel::Several(values) => {
+            let mut flags = vec![false; labels.len()];
+            for value in values {
+                if let Some(flag) = flags.get_mut(index(value)?) {
+                    *flag = true;
+                }
+            }
+            Target::Flags(flags)
+        }
+        RawLabel::Numbers(numbers) => Target::Numbers(numbers.clone()),
+    })
+}
+
+fn example(row: Row, target: Option<Target>) -> Example {
     Example {
         text: row.text,
         pair: row.pair,
-        label,
+        target,
         line: row.line,
     }
 }
@@ -301,8 +392,8 @@ fn keep_at_most(
 }
 
 fn at_least_two_classes(file: &str, train: &[Example], labels: &Labels) -> Result<(), DataError> {
-    let first = train.first().and_then(|example| example.label);
-    if train.iter().any(|example| example.label != first) {
+    let first = train.first().and_then(Example::class);
+    if train.iter().any(|example| example.class() != first) {
         return Ok(());
     }
     let label = first
@@ -326,9 +417,8 @@ fn overlap(train: &[Example], validation: &[Example]) -> usize {
         .count()
 }
 
+/// By which rows are split evenly; rows without a class are all of one kind.
 fn classes(examples: &[Example]) -> Vec<usize> {
-    examples
-        .iter()
-        .filter_map(|example| example.label)
-        .collect()
+    let class = |example: &Example| example.class().unwrap_or(0);
+    examples.iter().map(class).collect()
 }

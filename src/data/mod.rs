@@ -1,4 +1,4 @@
-//! Training and evaluation data: rows of one text or a pair of texts, with a class.
+//! Training and evaluation data: rows of one text or a pair of texts, with a class, several labels or numbers.
 //!
 //! `file → rows → examples → token ids → batches`. Every step tells what it could not use; a row
 //! is either returned, or named with file, line and reason. One seed decides the split, the
@@ -41,9 +41,9 @@ pub use error::DataError;
 pub use labels::{LabelValue, Labels};
 pub use load::{
     DataSpec, Dataset, Example, Loaded, Validation, class_counts, load, load_labelled,
-    load_unlabelled,
+    load_targets, load_unlabelled,
 };
 pub use order::{Batching, Cursor, TrainOrder, eval_order, in_row_order};
-pub use rows::{BadRow, BadRows};
+pub use rows::{BadRow, BadRows, LabelKind};
 pub use source::{Format, Source};
 pub use target::{Target, Targets, TokenTargets};

@@ -16,8 +16,28 @@ use super::{
 pub(super) struct Row {
     pub text: String,
     pub pair: Option<String>,
-    pub label: Option<LabelValue>,
+    pub label: Option<RawLabel>,
     pub line: usize,
+}
+
+/// What the label column of a task holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LabelKind {
+    /// The name or number of one class.
+    #[default]
+    OneOfMany,
+    /// A list of names or numbers of labels; in a file without lists, names between `|` or `,`.
+    AnyOfMany,
+    /// A number, or a list of numbers.
+    Numbers,
+}
+
+/// A label before names become indices.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum RawLabel {
+    One(LabelValue),
+    Several(Vec<LabelValue>),
+    Numbers(Vec<f64>),
 }
 
 /// The rows of one file that cannot be used.
@@ -90,6 +110,7 @@ impl fmt::Display for BadRows {
 pub(super) fn read(
     table: &Table<'_>,
     columns: &Columns,
+    kind: LabelKind,
     skip_bad_rows: bool,
 ) -> Result<(Vec<Row>, BadRows), DataError> {
     let wanted: Vec<&str> = [
@@ -110,7 +131,7 @@ pub(super) fn read(
     bad.rows = raw.len();
     let mut rows = Vec::with_capacity(raw.len());
     for RawRow { line, cells } in raw {
-        match cells.and_then(|cells| row(line, cells, columns, class_names.as_deref())) {
+        match cells.and_then(|cells| row(line, cells, columns, kind, class_names.as_deref())) {
             Ok(row) => rows.push(row),
             Err(reason) => bad.add(line, reason),
         }
@@ -128,6 +149,7 @@ fn row(
     line: usize,
     cells: Vec<Cell>,
     columns: &Columns,
+    kind: LabelKind,
     class_names: Option<&[String]>,
 ) -> Result<Row, String> {
     let mut cells = cells.into_iter();
@@ -141,7 +163,11 @@ fn row(
     let label = columns
         .label
         .as_ref()
-        .map(|name| label(next(), name, class_names))
+        .map(|name| match kind {
+            LabelKind::OneOfMany => label(next(), name, class_names).map(RawLabel::One),
+            LabelKind::AnyOfMany => several(next(), name, class_names).map(RawLabel::Several),
+            LabelKind::Numbers => numbers(next(), name).map(RawLabel::Numbers),
+        })
         .transpose()?;
     Ok(Row {
         text,
@@ -206,6 +232,51 @@ fn label(cell: Cell, column: &str, class_names: Option<&[String]>) -> Result<Lab
             "label `{column}` is {}, not an integer or string",
             jsonl::kind(&value)
         )),
+    }
+}
+
+/// The labels of a list; a row may have none.
+fn several(
+    cell: Cell,
+    column: &str,
+    class_names: Option<&[String]>,
+) -> Result<Vec<LabelValue>, String> {
+    match cell {
+        Cell::Json(serde_json::Value::Array(items)) => items
+            .into_iter()
+            .map(|item| label(jsonl::cell(item), column, class_names))
+            .collect(),
+        Cell::Text(text) | Cell::Untyped(text) => text
+            .split(['|', ','])
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| label(Cell::Untyped(name.to_string()), column, class_names))
+            .collect(),
+        other => Ok(vec![label(other, column, class_names)?]),
+    }
+}
+
+/// The numbers to be predicted.
+fn numbers(cell: Cell, column: &str) -> Result<Vec<f64>, String> {
+    let number = |cell: Cell| {
+        let number = match &cell {
+            Cell::Integer(number) => Some(*number as f64),
+            Cell::Fraction(number) => Some(*number),
+            Cell::Text(text) | Cell::Untyped(text) => text.trim().parse().ok(),
+            Cell::Missing => return Err(format!("label `{column}` is missing or empty")),
+            Cell::Bool(_) | Cell::Json(_) | Cell::Other(_) => None,
+        };
+        match number.filter(|number| number.is_finite()) {
+            Some(number) => Ok(number),
+            None => Err(format!("label `{column}` is not a finite number")),
+        }
+    };
+    match cell {
+        Cell::Json(serde_json::Value::Array(items)) if !items.is_empty() => items
+            .into_iter()
+            .map(|item| number(jsonl::cell(item)))
+            .collect(),
+        other => Ok(vec![number(other)?]),
     }
 }
 

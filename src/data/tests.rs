@@ -89,7 +89,7 @@ fn rows(data: &Dataset) -> Vec<String> {
     all.sort_by_key(|example| example.line);
     let show = |example: &Example| {
         let label = example
-            .label
+            .class()
             .and_then(|label| data.labels.name(label))
             .unwrap_or("-");
         let pair = example
@@ -457,7 +457,7 @@ fn given_validation_rows_are_used_as_they_are() {
         (4, 1, 1)
     );
     assert_eq!(
-        (data.validation[0].label, data.validation_from),
+        (data.validation[0].class(), data.validation_from),
         (Some(1), Validation::Given)
     );
     assert_eq!(class_counts(&data.train, &data.labels), [2, 2]);
@@ -484,7 +484,7 @@ fn known_labels_decide_the_indices() {
     let source = Source::embedded("m", Format::Csv, b"text,label\na,1\nb,0\n");
     let loaded = load_labelled(&source, &ColumnNames::default(), &known, false).expect("rows");
     assert_eq!(
-        loaded.rows.iter().map(|row| row.label).collect::<Vec<_>>(),
+        loaded.rows.iter().map(Example::class).collect::<Vec<_>>(),
         [Some(1), Some(0)]
     );
 }
@@ -506,7 +506,7 @@ fn unlabelled_rows_need_no_label_and_ignore_one() {
                 .collect::<Vec<_>>(),
             ["a", "b"]
         );
-        assert!(loaded.rows.iter().all(|row| row.label.is_none()));
+        assert!(loaded.rows.iter().all(|row| row.target.is_none()));
     }
     let source = Source::embedded("stdin", Format::Lines, b"first, one\r\nsecond\n");
     let loaded = load_unlabelled(&source, &ColumnNames::default(), false).expect("rows");

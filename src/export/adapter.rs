@@ -9,7 +9,7 @@ use autopeft_adapters::{Adapters, Kind, State};
 
 use crate::error::{Error, Result};
 use crate::models::Config;
-use crate::recipe::Target;
+use crate::recipe::{Target, TaskKind};
 
 /// Name of the bottleneck adapter within a model of AdapterHub.
 const ADAPTER_NAME: &str = "autopeft";
@@ -23,6 +23,8 @@ pub struct AdapterOptions<'a> {
     pub config: &'a Config,
     /// Label names, by class.
     pub labels: &'a [String],
+    /// What was learned.
+    pub task: TaskKind,
     /// Dropout that a continued training would use.
     pub lora_dropout: f64,
     /// Who shall load it.
@@ -60,7 +62,11 @@ pub fn write_adapter(
         let target = create(folder.join(place))?;
         let options = PeftOptions {
             base_model: options.base_model.to_string(),
-            task: TaskType::SequenceClassification,
+            task: if options.task.is_language() {
+                TaskType::CausalLanguageModel
+            } else {
+                TaskType::SequenceClassification
+            },
             lora_dropout: options.lora_dropout,
         };
         files.placeholder = peft::write(&target, adapters, &options)?.placeholder;

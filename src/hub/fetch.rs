@@ -159,6 +159,7 @@ impl Fetch {
     fn small_files(&self, listing: &Listing) -> Vec<&'static str> {
         let mut names = vec!["config.json"];
         names.extend(TOKENIZER_FILES);
+        names.extend(["chat_template.jinja", "generation_config.json"]);
         if !listing.has("tokenizer.json") {
             names.extend(VOCABULARY_FILES);
         }

@@ -2,8 +2,10 @@
 
 mod classification;
 mod language;
+mod overlap;
 mod regression;
 
+pub use overlap::{Overlap, Rouge, bleu, rouge};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Target, Targets};

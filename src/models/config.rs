@@ -15,9 +15,9 @@ use autopeft_adapters::ops;
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 
-use super::{Family, ModelError};
+use super::{DecoderConfig, Family, ModelError, RopeConfig, RopeScaling};
 
-/// Sizes of an encoder. Names are those of BERT's configuration.
+/// Sizes of a model. Names are those of BERT's configuration.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
@@ -45,6 +45,8 @@ pub struct Config {
     pub layer_norm_epsilon: f64,
     /// The token that fills a batch up. RoBERTa's positions are counted from it.
     pub pad_token_id: u32,
+    /// What a language model has besides; `None` for an encoder.
+    pub decoder: Option<DecoderConfig>,
 }
 
 impl Config {
@@ -85,6 +87,7 @@ impl Config {
         let config = match family {
             Family::Bert | Family::Roberta => reader.bert(family, model_type),
             Family::DistilBert => reader.distilbert(family, model_type),
+            Family::Llama | Family::Gpt2 | Family::GptNeoX => reader.decoder(family, model_type),
         };
         reader.check(&config);
         if reader.faults.is_empty() {
@@ -97,14 +100,23 @@ impl Config {
     }
 
     /// The most tokens a sequence can have, special ones included.
-    pub const fn max_length(&self) -> usize {
+    pub fn max_length(&self) -> usize {
         match self.family {
             // Positions start behind the padding token's.
             Family::Roberta => self
                 .max_positions
                 .saturating_sub(self.pad_token_id as usize)
                 .saturating_sub(1),
-            Family::Bert | Family::DistilBert => self.max_positions,
+            Family::Llama => match self.decoder.iter().flat_map(|d| &d.ropes).next() {
+                Some(RopeConfig {
+                    scaling: RopeScaling::Dynamic { factor, .. },
+                    ..
+                }) => (self.max_positions as f64 * factor) as usize,
+                _ => self.max_positions,
+            },
+            Family::Bert | Family::DistilBert | Family::Gpt2 | Family::GptNeoX => {
+                self.max_positions
+            }
         }
     }
 
@@ -157,8 +169,8 @@ impl HiddenActivation {
 }
 
 /// Takes values out of a `config.json` and gathers what is wrong.
-struct Reader<'a> {
-    keys: &'a Map<String, Value>,
+pub(super) struct Reader<'a> {
+    pub(super) keys: &'a Map<String, Value>,
     faults: Vec<String>,
 }
 
@@ -166,7 +178,7 @@ impl Reader<'_> {
     fn bert(&mut self, family: Family, model_type: String) -> Config {
         let (type_vocab_size, pad_token_id) = match family {
             Family::Roberta => (1, 1),
-            Family::Bert | Family::DistilBert => (2, 0),
+            _ => (2, 0),
         };
         Config {
             family,
@@ -181,6 +193,7 @@ impl Reader<'_> {
             type_vocab_size: self.size_or("type_vocab_size", type_vocab_size),
             layer_norm_epsilon: self.epsilon("layer_norm_eps"),
             pad_token_id: self.token("pad_token_id", pad_token_id),
+            decoder: None,
         }
     }
 
@@ -198,11 +211,16 @@ impl Reader<'_> {
             type_vocab_size: 0,
             layer_norm_epsilon: 1e-12, // fixed in `transformers`
             pad_token_id: self.token("pad_token_id", 0),
+            decoder: None,
         }
     }
 
     fn check(&mut self, config: &Config) {
-        if config.num_heads > 0 && !config.hidden_size.is_multiple_of(config.num_heads) {
+        let has_own_size = config.family == Family::Llama; // `head_dim`
+        if !has_own_size
+            && config.num_heads > 0
+            && !config.hidden_size.is_multiple_of(config.num_heads)
+        {
             self.fault(format!(
                 "the hidden size {} is not a multiple of the {} attention heads",
                 config.hidden_size, config.num_heads
@@ -218,7 +236,11 @@ impl Reader<'_> {
                 "`position_embedding_type` is {kind}, only \"absolute\" is supported"
             ));
         }
+        let is_decoder = config.decoder.is_some();
         for key in ["is_decoder", "add_cross_attention"] {
+            if is_decoder && key == "is_decoder" {
+                continue;
+            }
             if self.present(key) == Some(&Value::Bool(true)) {
                 self.fault(format!(
                     "`{key}` is set, but only encoders can classify here"
@@ -235,22 +257,22 @@ impl Reader<'_> {
     }
 
     /// The value of a key that is there and not null.
-    fn present(&self, key: &str) -> Option<&Value> {
+    pub(super) fn present(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
-    fn fault(&mut self, fault: String) {
+    pub(super) fn fault(&mut self, fault: String) {
         self.faults.push(fault);
     }
 
-    fn size(&mut self, key: &str) -> usize {
+    pub(super) fn size(&mut self, key: &str) -> usize {
         if self.present(key).is_none() {
             self.fault(format!("`{key}` is missing"));
         }
         self.size_or(key, 1)
     }
 
-    fn size_or(&mut self, key: &str, default: usize) -> usize {
+    pub(super) fn size_or(&mut self, key: &str, default: usize) -> usize {
         let Some(value) = self.present(key) else {
             return default;
         };
@@ -266,7 +288,7 @@ impl Reader<'_> {
         }
     }
 
-    fn token(&mut self, key: &str, default: u32) -> u32 {
+    pub(super) fn token(&mut self, key: &str, default: u32) -> u32 {
         let Some(value) = self.present(key) else {
             return default;
         };
@@ -281,7 +303,10 @@ impl Reader<'_> {
     }
 
     fn epsilon(&mut self, key: &str) -> f64 {
-        let default = 1e-12;
+        self.epsilon_or(key, 1e-12)
+    }
+
+    pub(super) fn epsilon_or(&mut self, key: &str, default: f64) -> f64 {
         let Some(value) = self.present(key) else {
             return default;
         };
@@ -300,8 +325,16 @@ impl Reader<'_> {
     }
 
     fn activation(&mut self, key: &str) -> HiddenActivation {
+        self.activation_or(key, HiddenActivation::Gelu)
+    }
+
+    pub(super) fn activation_or(
+        &mut self,
+        key: &str,
+        default: HiddenActivation,
+    ) -> HiddenActivation {
         let Some(value) = self.present(key) else {
-            return HiddenActivation::Gelu;
+            return default;
         };
         let known = HiddenActivation::NAMES
             .iter()
@@ -315,7 +348,7 @@ impl Reader<'_> {
                     .collect();
                 let fault = format!("`{key}` is {value}, supported are {}", names.join(", "));
                 self.faults.push(fault);
-                HiddenActivation::Gelu
+                default
             }
         }
     }

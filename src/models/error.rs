@@ -9,6 +9,12 @@ use super::checkpoint::CheckpointError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// An encoder where a language model is needed.
+    #[error("a model of type `{model_type}` does not predict the next token")]
+    NotCausal {
+        /// The value of `model_type`.
+        model_type: String,
+    },
     /// The configuration could not be read.
     #[error("cannot read `{}`: {source}", file.display())]
     Io {
@@ -109,6 +115,9 @@ impl ModelError {
             Self::UnsupportedModelType { .. } => Some(
                 "CONTRIBUTING.md says how to add a model family: one file and one variant".into(),
             ),
+            Self::NotCausal { .. } => {
+                Some("use a decoder such as Llama, or the task `text-classification`".into())
+            }
             Self::Config { .. } => Some(
                 "compare the file with the one of the model that this one was made from".into(),
             ),

@@ -39,6 +39,7 @@ impl Head {
         }
         let name = match (config.family, self.pooling) {
             (Family::Roberta, Pooling::Default) => "classifier.out_proj.weight",
+            (Family::Llama | Family::Gpt2 | Family::GptNeoX, Pooling::Default) => "score.weight",
             (Family::Bert | Family::DistilBert, Pooling::Default) | (_, Pooling::Mean) => {
                 "classifier.weight"
             }
@@ -62,13 +63,27 @@ impl Head {
         adapters: &Adapters,
         vb: VarBuilder,
     ) -> Result<Linear, ModelError> {
-        let vb = match self.source {
+        Ok(adapters.head(in_features, out_features, self.tensors(vb))?)
+    }
+
+    /// The layer `score` that decoders have, without a bias.
+    pub(super) fn score(
+        self,
+        in_features: usize,
+        adapters: &Adapters,
+        vb: VarBuilder,
+    ) -> Result<Linear, ModelError> {
+        let vb = self.tensors(vb.pp("score"));
+        Ok(adapters.head_no_bias(in_features, self.num_labels, vb)?)
+    }
+
+    fn tensors<'a>(self, vb: VarBuilder<'a>) -> VarBuilder<'a> {
+        match self.source {
             HeadSource::Checkpoint => vb,
             // The same path over no tensors.
             HeadSource::Fresh => VarBuilder::from_tensors(HashMap::new(), vb.dtype(), vb.device())
                 .set_prefix(vb.prefix()),
-        };
-        Ok(adapters.head(in_features, out_features, vb)?)
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Inputs {
     pub token_type_ids: Tensor,
     /// 1 for a token, 0 for padding.
     pub attention_mask: Tensor,
+    /// Which passage of its row a token belongs to; `None` where every row is one passage. For language models.
+    pub segments: Option<Tensor>,
 }
 
 impl Inputs {
@@ -40,7 +42,27 @@ impl Inputs {
             })?,
             token_type_ids: Tensor::zeros(shape, DType::U32, device)?,
             attention_mask: fill(&|sequence, position| u32::from(position < sequence.len()))?,
+            segments: None,
         })
+    }
+
+    /// Sequences of one length without padding, (batch, sequence).
+    ///
+    /// # Errors
+    /// When a tensor cannot be made.
+    pub fn single(input_ids: &Tensor) -> Result<Self, ModelError> {
+        Ok(Self {
+            token_type_ids: input_ids.zeros_like()?,
+            attention_mask: input_ids.ones_like()?,
+            input_ids: input_ids.clone(),
+            segments: None,
+        })
+    }
+
+    /// The segments on the host, where there are any.
+    pub(super) fn segment_rows(&self) -> Result<Option<Vec<Vec<u32>>>, ModelError> {
+        let rows = self.segments.as_ref().map(Tensor::to_vec2);
+        Ok(rows.transpose()?)
     }
 
     /// Checks the batch against the model, and returns the token numbers by row. On a GPU an index out of range

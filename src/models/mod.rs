@@ -1,5 +1,5 @@
-//! Model families (BERT, RoBERTa, DistilBERT) with the sequence-classification heads of `transformers`, and the
-//! reader of their checkpoints.
+//! Model families (the BERT family; decoders such as Llama, Gemma, GPT-2) with the sequence-classification heads of
+//! `transformers` or as language models, and the reader of their checkpoints.
 //!
 //! A family is one file: an ordinary model that asks [`Adapters`] for its layers. Its module paths are those of
 //! the `…ForSequenceClassification` class in `transformers`, so names in a checkpoint, an adapter and a report
@@ -25,8 +25,10 @@
 //! ```
 
 mod bert;
+mod causal;
 pub mod checkpoint;
 mod config;
+mod decoder;
 mod distilbert;
 mod error;
 mod head;
@@ -41,13 +43,31 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use self::checkpoint::Checkpoint;
+pub use causal::{Cache, CausalLm};
 pub use config::{Config, HiddenActivation};
+pub use decoder::{DecoderConfig, LayerConfig, RopeConfig, RopeScaling};
 pub use error::ModelError;
 pub use head::{Head, HeadSource, Pooling};
 pub use inputs::Inputs;
 
 /// The values of `model_type` in a `config.json` that can be loaded.
-pub const SUPPORTED: &[&str] = &["bert", "roberta", "xlm-roberta", "camembert", "distilbert"];
+pub const SUPPORTED: &[&str] = &[
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "phi3",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+];
 
 /// A model architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +78,25 @@ pub enum Family {
     Roberta,
     /// Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>.
     DistilBert,
+    /// Touvron et al. 2023, <https://arxiv.org/abs/2307.09288>, and the decoders that its blocks fit: Mistral, Qwen,
+    /// SmolLM, Phi-3, Gemma.
+    Llama,
+    /// Radford et al. 2019.
+    Gpt2,
+    /// Black et al. 2022, <https://arxiv.org/abs/2204.06745>; also Pythia.
+    GptNeoX,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 3] = [Self::Bert, Self::Roberta, Self::DistilBert];
+    pub const ALL: [Self; 6] = [
+        Self::Bert,
+        Self::Roberta,
+        Self::DistilBert,
+        Self::Llama,
+        Self::Gpt2,
+        Self::GptNeoX,
+    ];
 
     /// The family of a `model_type`, or `None` when it is not in [`SUPPORTED`].
     pub fn of(model_type: &str) -> Option<Self> {
@@ -70,6 +104,10 @@ impl Family {
             "bert" => Some(Self::Bert),
             "roberta" | "xlm-roberta" | "camembert" => Some(Self::Roberta),
             "distilbert" => Some(Self::DistilBert),
+            "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "phi3" | "gemma2"
+            | "gemma3_text" => Some(Self::Llama),
+            "gpt2" => Some(Self::Gpt2),
+            "gpt_neox" => Some(Self::GptNeoX),
             _ => None,
         }
     }
@@ -80,6 +118,9 @@ impl Family {
             Self::Bert => "bert",
             Self::Roberta => "roberta",
             Self::DistilBert => "distilbert",
+            Self::Llama => "model",
+            Self::Gpt2 => "transformer",
+            Self::GptNeoX => "gpt_neox",
         }
     }
 
@@ -89,6 +130,9 @@ impl Family {
             Self::Bert => "BertForSequenceClassification",
             Self::Roberta => "RobertaForSequenceClassification",
             Self::DistilBert => "DistilBertForSequenceClassification",
+            Self::Llama => "LlamaForSequenceClassification",
+            Self::Gpt2 => "GPT2ForSequenceClassification",
+            Self::GptNeoX => "GPTNeoXForSequenceClassification",
         }
     }
 }
@@ -108,6 +152,16 @@ pub trait Model: Debug + Send + Sync {
     fn num_labels(&self) -> usize;
 }
 
+/// How a model keeps its weights and its activations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The type in which a decoder's frozen matrices stay in memory; they are widened one by one when used. `None`:
+    /// that of the computation.
+    pub storage: Option<DType>,
+    /// Whether a decoder keeps only the input of each layer for the backward pass, and computes the layer again there.
+    pub checkpointing: bool,
+}
+
 /// Loads a model from a checkpoint. Weights are converted to `dtype`.
 ///
 /// # Errors
@@ -121,12 +175,31 @@ pub fn load(
     dtype: DType,
     device: &Device,
 ) -> Result<Box<dyn Model>, ModelError> {
+    let options = LoadOptions::default();
+    load_with(config, checkpoint, adapters, head, dtype, device, options)
+}
+
+/// The same with a choice of how weights and activations are kept.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    config: &Config,
+    checkpoint: &Arc<Checkpoint>,
+    adapters: &Adapters,
+    head: Head,
+    dtype: DType,
+    device: &Device,
+    options: LoadOptions,
+) -> Result<Box<dyn Model>, ModelError> {
     head.check(config, checkpoint)?;
     checkpoint.take_failure(); // of an earlier use
     let vb = checkpoint.var_builder(config.family.base_model_prefix(), dtype, device);
-    build(config, vb, adapters, head).map_err(|error| match checkpoint.take_failure() {
-        Some(failure) => failure.into(),
-        None => error,
+    build_with(config, vb, adapters, head, options).map_err(|error| {
+        match checkpoint.take_failure() {
+            Some(failure) => failure.into(),
+            None => error,
+        }
     })
 }
 
@@ -141,11 +214,69 @@ pub fn build(
     adapters: &Adapters,
     head: Head,
 ) -> Result<Box<dyn Model>, ModelError> {
+    build_with(config, vb, adapters, head, LoadOptions::default())
+}
+
+fn build_with(
+    config: &Config,
+    vb: VarBuilder,
+    adapters: &Adapters,
+    head: Head,
+    options: LoadOptions,
+) -> Result<Box<dyn Model>, ModelError> {
     Ok(match config.family {
         Family::Bert => Box::new(bert::Bert::load(config, adapters, head, vb)?),
         Family::Roberta => Box::new(roberta::Roberta::load(config, adapters, head, vb)?),
         Family::DistilBert => Box::new(distilbert::DistilBert::load(config, adapters, head, vb)?),
+        Family::Llama | Family::Gpt2 | Family::GptNeoX => Box::new(decoder::Classifier::load(
+            config, adapters, head, options, vb,
+        )?),
     })
+}
+
+/// Loads a language model from a checkpoint. Activations, adapters and norms are of type `dtype`.
+///
+/// # Errors
+/// [`ModelError::NotCausal`] for an encoder; when a tensor is missing, has another shape, or holds values that are
+/// not finite.
+pub fn load_causal(
+    config: &Config,
+    checkpoint: &Arc<Checkpoint>,
+    adapters: &Adapters,
+    dtype: DType,
+    device: &Device,
+) -> Result<Box<dyn CausalLm>, ModelError> {
+    load_causal_with(
+        config,
+        checkpoint,
+        adapters,
+        dtype,
+        device,
+        LoadOptions::default(),
+    )
+}
+
+/// The same with a choice of how weights and activations are kept.
+///
+/// # Errors
+/// As [`load_causal`].
+pub fn load_causal_with(
+    config: &Config,
+    checkpoint: &Arc<Checkpoint>,
+    adapters: &Adapters,
+    dtype: DType,
+    device: &Device,
+    options: LoadOptions,
+) -> Result<Box<dyn CausalLm>, ModelError> {
+    checkpoint.take_failure(); // of an earlier use
+    let vb = checkpoint.var_builder(config.family.base_model_prefix(), dtype, device);
+    match decoder::LanguageModel::load(config, adapters, options, vb) {
+        Ok(model) => Ok(Box::new(model)),
+        Err(error) => Err(match checkpoint.take_failure() {
+            Some(failure) => failure.into(),
+            None => error,
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Uses a result: values on labelled rows, and predictions for new ones.
+//! Uses a result: values on rows with targets, predictions for new ones, and generated text.
 
 use std::path::Path;
 
@@ -8,21 +8,41 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::prepare::pooling;
+use super::rows::passage_encoder;
 use crate::base::BaseModel;
-use crate::data::{self, Encoded, Example, Padding, Targets};
+use crate::data::language::Passage;
+use crate::data::{self, Encoded, Example, Padding, Target};
 use crate::error::Result;
-use crate::metrics::{Evaluation, likeliest, probabilities};
-use crate::models::Model;
+use crate::metrics::{Evaluation, likeliest, probabilities, sigmoid};
+use crate::models::{CausalLm, Model};
+use crate::recipe::{Recipe, TaskKind};
 use crate::report::Manifest;
-use crate::train::outputs;
+use crate::task::{Answer, Objective};
+use crate::train::{evaluate, outputs};
 
-/// The label of one row.
+/// What is said of one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Prediction {
-    /// The likeliest label.
-    pub label: String,
-    /// Probability of each label.
-    pub probabilities: Map<String, Value>,
+#[serde(untagged)]
+pub enum Prediction {
+    /// One class.
+    Class {
+        /// The likeliest label.
+        label: String,
+        /// Probability of each label.
+        probabilities: Map<String, Value>,
+    },
+    /// Any number of labels.
+    Labels {
+        /// Labels with a probability above one half.
+        labels: Vec<String>,
+        /// Probability of each label.
+        probabilities: Map<String, Value>,
+    },
+    /// Numbers.
+    Numbers {
+        /// One for each output.
+        values: Vec<f64>,
+    },
 }
 
 /// A base model with the adapter of a result.
@@ -30,10 +50,26 @@ pub struct Prediction {
 pub struct Adapted {
     /// What the result says of itself.
     pub manifest: Manifest,
-    base: BaseModel,
-    model: Box<dyn Model>,
-    device: Device,
+    pub(super) base: BaseModel,
+    pub(super) network: Network,
+    pub(super) device: Device,
     batch_size: usize,
+}
+
+/// With a head, or with a vocabulary.
+#[derive(Debug)]
+pub(super) enum Network {
+    Head(Box<dyn Model>),
+    Language(Box<dyn CausalLm>),
+}
+
+impl Network {
+    fn objective(&self) -> &dyn Objective {
+        match self {
+            Self::Head(model) => model,
+            Self::Language(model) => model,
+        }
+    }
 }
 
 impl Adapted {
@@ -52,77 +88,105 @@ impl Adapted {
         let manifest = Manifest::read(folder)?;
         let base = BaseModel::open(base, &manifest.revision, &mut |_| {})?;
         let adapters = Adapters::load(folder)?;
-        let labels = manifest.labels.len();
-        let model = base.build(&adapters, labels, pooling(manifest.pooling), dtype, &device)?;
+        let network = if manifest.task.is_language() {
+            Network::Language(base.build_causal(&adapters, dtype, &device)?)
+        } else {
+            let labels = manifest.label_names().len();
+            let pooling = pooling(manifest.pooling);
+            Network::Head(base.build(&adapters, labels, pooling, dtype, &device)?)
+        };
         adapters.check_used()?;
         Ok(Self {
             manifest,
             base,
-            model,
+            network,
             device,
             batch_size,
         })
     }
 
-    /// Logits of rows, in their order.
+    fn padding(&self) -> Padding {
+        Padding::new(
+            Some(self.base.config.pad_token_id),
+            &self.base.tokenizer,
+            self.manifest.max_length,
+        )
+    }
+
+    /// Outputs of rows, in their order.
     ///
     /// # Errors
     /// When a row cannot be tokenized.
-    pub fn logits(&self, rows: &[Example]) -> Result<Vec<Vec<f64>>> {
+    pub fn outputs(&self, rows: &[Example]) -> Result<Vec<Vec<f64>>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let encoded: Encoded = data::encode(&self.base.tokenizer, rows, self.manifest.max_length)?;
-        let padding = Padding::new(
-            Some(self.base.config.pad_token_id),
-            &self.base.tokenizer,
-            self.manifest.max_length,
-        );
         outputs(
-            &self.model,
+            self.network.objective(),
             &encoded,
-            padding,
+            self.padding(),
             self.batch_size,
             &self.device,
         )
     }
 
-    /// Loss and agreement with the labels of rows that all have one.
+    /// Loss and agreement with the targets of rows that all have one.
     ///
     /// # Errors
     /// When a row cannot be tokenized.
     pub fn evaluate(&self, rows: &[Example]) -> Result<Evaluation> {
-        let classes = rows
-            .iter()
-            .filter_map(|row| row.label.and_then(|label| u32::try_from(label).ok()))
+        let answers: Vec<Answer> = (self.outputs(rows)?.into_iter())
+            .map(Answer::Outputs)
             .collect();
-        let targets = Targets::Classes(classes);
-        Ok(Evaluation::new(&self.logits(rows)?, &targets))
+        let targets: Vec<&Target> = rows.iter().filter_map(|row| row.target.as_ref()).collect();
+        Ok(Evaluation::of(&answers, &targets))
     }
 
-    /// Label and probabilities of each row, in their order.
+    /// Loss and token accuracy of passages, which become tokens as the recipe says.
+    ///
+    /// # Errors
+    /// When a passage cannot be rendered or tokenized.
+    pub fn evaluate_passages(&self, recipe: &Recipe, passages: &[Passage]) -> Result<Evaluation> {
+        let encoded =
+            passage_encoder(recipe, &self.base, self.manifest.max_length)?.encode(passages)?;
+        evaluate(
+            self.network.objective(),
+            &encoded,
+            self.padding(),
+            self.batch_size,
+            &self.device,
+        )
+    }
+
+    /// What is said of each row, in their order.
     ///
     /// # Errors
     /// When a row cannot be tokenized.
     pub fn predict(&self, rows: &[Example]) -> Result<Vec<Prediction>> {
-        let name = |class: usize| {
-            self.manifest
-                .labels
-                .name(class)
-                .unwrap_or_default()
-                .to_string()
+        let names = self.manifest.label_names();
+        let by_name = |numbers: &[f64]| -> Map<String, Value> {
+            let named = names.iter().zip(numbers);
+            named.map(|(name, p)| (name.clone(), json!(p))).collect()
         };
-        Ok(self
-            .logits(rows)?
-            .iter()
-            .map(|logits| Prediction {
-                label: name(likeliest(logits)),
-                probabilities: probabilities(logits)
-                    .into_iter()
-                    .enumerate()
-                    .map(|(class, p)| (name(class), json!(p)))
-                    .collect(),
-            })
-            .collect())
+        let outputs = self.outputs(rows)?.into_iter();
+        let prediction = |outputs: Vec<f64>| match self.manifest.task {
+            TaskKind::Regression => Prediction::Numbers { values: outputs },
+            TaskKind::MultiLabel => {
+                let p: Vec<f64> = outputs.iter().map(|z| sigmoid(*z)).collect();
+                let chosen = names.iter().zip(&p).filter(|(_, p)| **p > 0.5);
+                Prediction::Labels {
+                    labels: chosen.map(|(name, _)| name.clone()).collect(),
+                    probabilities: by_name(&p),
+                }
+            }
+            TaskKind::TextClassification | TaskKind::CausalLm | TaskKind::Instruction => {
+                Prediction::Class {
+                    label: names.get(likeliest(&outputs)).cloned().unwrap_or_default(),
+                    probabilities: by_name(&probabilities(&outputs)),
+                }
+            }
+        };
+        Ok(outputs.map(prediction).collect())
     }
 }

@@ -238,7 +238,7 @@ fn best_prefix(
         drop_groups(&dropped, &kept);
         let evaluation = evaluate(
             &*prepared.model,
-            &prepared.validation,
+            &prepared.data.validation,
             prepared.padding(),
             prepared.eval_batch_size(),
             &prepared.device,

@@ -7,7 +7,7 @@ use autopeft_adapters::{Adapters, Kind, SiteShape, adapterhub, peft};
 use candle_core::{DType, Device};
 use serde::Serialize;
 
-use super::prepare::{grouping, pooling, superset};
+use super::prepare::{grouping, objective, superset};
 use crate::base::BaseModel;
 use crate::error::Result;
 use crate::groups::{locate, partition};
@@ -107,10 +107,12 @@ pub fn inspect_model(recipe: &Recipe) -> Result<ModelContents> {
     let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {})?;
     let adapters = Adapters::superset(superset(recipe, &Silent)?, recipe.seed);
     // A binary task: the head's size depends on the data, which are not asked for.
-    base.build(
+    let labels = (!recipe.task.kind.is_language()).then_some(2);
+    objective(
+        &base,
         &adapters,
-        2,
-        pooling(recipe.task.pooling),
+        labels,
+        recipe.task.pooling,
         DType::F32,
         &Device::Cpu,
     )?;
@@ -208,7 +210,7 @@ pub fn inspect_adapter(folder: &Path) -> Result<AdapterContents> {
         folder: folder.display().to_string(),
         base_model,
         labels: manifest
-            .map(|manifest| manifest.labels.names().to_vec())
+            .map(|manifest| manifest.label_names().to_vec())
             .unwrap_or_default(),
         parameters: modules.values().map(|module| module.parameters).sum(),
         modules: modules.into_values().collect(),

@@ -69,7 +69,7 @@ pub fn run(
     let steps = prepared.horizon.probe;
     let mut probe = Probe {
         model: &*prepared.model,
-        rows: prepared.rows(),
+        rows: prepared.measuring_rows(),
         groups: &prepared.groups,
         measuring: prepared.measuring_order()?,
         estimator: estimator(recipe),
@@ -162,7 +162,7 @@ pub(super) fn held_out(
 ) -> Result<Evaluation> {
     let evaluation = evaluate(
         &*prepared.model,
-        &prepared.validation,
+        &prepared.data.validation,
         prepared.padding(),
         prepared.eval_batch_size(),
         &prepared.device,

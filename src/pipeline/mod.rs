@@ -6,10 +6,12 @@
 mod apply;
 mod choose;
 mod finish;
+mod generate;
 mod inspect;
 mod measure;
 mod prepare;
 mod recorder;
+mod rows;
 mod summary;
 mod write;
 
@@ -17,12 +19,14 @@ use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
 pub use choose::Chosen;
+pub use generate::GenerateOptions;
 pub use inspect::{
     AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
     inspect_adapter, inspect_model, is_adapter,
 };
 pub use measure::Measured;
 pub use prepare::Prepared;
+pub use rows::{TaskRows, label_kind, passage_names};
 pub use write::Written;
 
 use crate::error::{Error, Result};

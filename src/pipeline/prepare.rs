@@ -7,16 +7,14 @@ use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::recorder::Recorder;
+use super::rows::TaskRows;
 use crate::base::BaseModel;
-use crate::data::{
-    self, Batching, ColumnNames, DataSpec, Dataset, Encoded, Padding, Source, TrainOrder,
-};
+use crate::data::{Batching, Encoded, Labels, Padding, TrainOrder};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::groups::{Group, Grouping, partition};
 use crate::models::Pooling;
 use crate::progress::{EventKind, Progress};
-use crate::quickstart;
 use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
 use crate::select::SelectError;
 use crate::task::Objective;
@@ -37,12 +35,8 @@ pub struct Prepared<'r> {
     pub dtype: DType,
     /// The base model.
     pub base: BaseModel,
-    /// The rows as read; training rows are those that are left after the validation rows.
-    pub dataset: Dataset,
-    /// Training rows as token numbers.
-    pub train: Encoded,
-    /// Held-out rows as token numbers.
-    pub validation: Encoded,
+    /// The rows as token numbers; training rows are those that are left after the validation rows.
+    pub data: TaskRows,
     /// What the superset attached.
     pub adapters: Adapters,
     /// The model with the superset.
@@ -68,11 +62,18 @@ impl<'r> Prepared<'r> {
         })?;
         base.notes.iter().for_each(|note| progress.note(note));
         let budget = super::choose::limit(recipe, base.num_parameters())?;
-        let dataset = data::load(&data_spec(recipe))?;
-        tell(&dataset, recorder);
+        let max_length = recipe.task.max_length.min(base.config.max_length());
+        let data = TaskRows::read(recipe, &base, max_length, recorder)?;
         let adapters = Adapters::superset(superset(recipe, progress)?, recipe.seed);
-        let pooling = pooling(recipe.task.pooling);
-        let model = base.build(&adapters, dataset.labels.len(), pooling, dtype, &device)?;
+        let labels = data.labels.as_ref().map(Labels::len);
+        let model = objective(
+            &base,
+            &adapters,
+            labels,
+            recipe.task.pooling,
+            dtype,
+            &device,
+        )?;
         let groups = partition(
             &adapters.parameters(),
             &grouping(&recipe.probe.grouping)?,
@@ -80,21 +81,16 @@ impl<'r> Prepared<'r> {
         );
         check_budget(budget, &groups)?;
         check_head(recipe, &adapters.fresh(), &base)?;
-        let max_length = recipe.task.max_length.min(base.config.max_length());
-        let train = data::encode(&base.tokenizer, &dataset.train, max_length)?;
-        let validation = data::encode(&base.tokenizer, &dataset.validation, max_length)?;
         let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
         let prepared = Self {
             recipe,
-            horizon: recipe.horizon(train.rows.len()),
+            horizon: recipe.horizon(data.packed.as_ref().unwrap_or(&data.train).rows.len()),
             device,
             dtype,
             base,
-            dataset,
-            train,
-            validation,
+            data,
             adapters,
-            model: Box::new(model),
+            model,
             groups,
             max_length,
             padding,
@@ -102,8 +98,8 @@ impl<'r> Prepared<'r> {
         recorder.event(
             EventKind::Start,
             &json!({
-                "model": recipe.model, "train": prepared.train.rows.len(), "validation": prepared.validation.rows.len(),
-                "labels": prepared.dataset.labels.len(), "groups": prepared.groups.len(),
+                "model": recipe.model, "train": prepared.data.train.rows.len(),
+                "validation": prepared.data.validation.rows.len(), "labels": prepared.data.label_names().len(), "groups": prepared.groups.len(),
                 "parameters": prepared.superset_parameters(), "device": device::name(&prepared.device),
             }),
         )?;
@@ -119,10 +115,19 @@ impl<'r> Prepared<'r> {
         competing.map(|group| group.size).sum()
     }
 
-    /// The training rows.
-    pub fn rows(&self) -> Rows<'_> {
+    /// The rows that a step of training reads: packed, where the recipe asks for it.
+    pub fn training_rows(&self) -> Rows<'_> {
+        self.rows_of(self.data.packed.as_ref().unwrap_or(&self.data.train))
+    }
+
+    /// The rows that a measurement reads: examples one by one.
+    pub fn measuring_rows(&self) -> Rows<'_> {
+        self.rows_of(&self.data.train)
+    }
+
+    fn rows_of<'a>(&'a self, encoded: &'a Encoded) -> Rows<'a> {
         Rows {
-            encoded: &self.train,
+            encoded,
             padding: self.padding,
             device: &self.device,
         }
@@ -138,10 +143,10 @@ impl<'r> Prepared<'r> {
         self.padding
     }
 
-    fn order(&self, batch_size: usize, stream: u64) -> Result<TrainOrder> {
+    fn order(&self, rows: &Rows<'_>, batch_size: usize, stream: u64) -> Result<TrainOrder> {
         let seed = self.recipe.seed ^ stream.rotate_left(32);
         Ok(TrainOrder::new(
-            self.train.lengths(),
+            rows.encoded.lengths(),
             batch_size,
             Batching::ByLength,
             seed,
@@ -150,31 +155,31 @@ impl<'r> Prepared<'r> {
 
     /// The order of the measuring batches.
     pub fn measuring_order(&self) -> Result<TrainOrder> {
-        let examples = self.recipe.probe.examples.min(self.train.rows.len());
-        self.order(examples, MEASURING)
+        let examples = (self.recipe.probe.examples).min(self.data.train.rows.len());
+        self.order(&self.measuring_rows(), examples, MEASURING)
     }
 
     /// A trainer of all groups, over the whole horizon.
     pub fn trainer(&self) -> Result<Trainer<'_>> {
-        let order = self.order(self.recipe.train.batch_size, 0)?;
+        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, 0)?;
         let steps = self.horizon.probe + self.horizon.after;
         Ok(self.trainer_of(&self.groups, order, steps))
     }
 
     /// A trainer that starts again after the selection, for `after: rewind`.
     pub fn rewound_trainer(&self) -> Result<Trainer<'_>> {
-        let order = self.order(self.recipe.train.batch_size, 0)?;
+        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, 0)?;
         Ok(self.trainer_of(&self.groups, order, self.horizon.after))
     }
 
     /// A trainer of these head groups, at a constant rate.
     pub fn warm_up_trainer<'a>(&'a self, heads: &'a [Group]) -> Result<Trainer<'a>> {
-        let order = self.order(self.recipe.train.batch_size, WARM_UP)?;
+        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, WARM_UP)?;
         let mut config = self.trainer_config(self.horizon.head_warmup);
         config.schedule.kind = ScheduleKind::Constant;
         Ok(Trainer::new(
             &*self.model,
-            self.rows(),
+            self.training_rows(),
             order,
             heads,
             self.rates(heads),
@@ -191,7 +196,7 @@ impl<'r> Prepared<'r> {
         let config = self.trainer_config(steps);
         Trainer::new(
             &*self.model,
-            self.rows(),
+            self.training_rows(),
             order,
             groups,
             self.rates(groups),
@@ -248,6 +253,24 @@ pub(super) fn pooling(pooling: recipe::Pooling) -> Pooling {
     }
 }
 
+/// The model of a task: with a head for so many labels, or a language model where there are none.
+pub(super) fn objective(
+    base: &BaseModel,
+    adapters: &Adapters,
+    labels: Option<usize>,
+    pooling: recipe::Pooling,
+    dtype: DType,
+    device: &Device,
+) -> Result<Box<dyn Objective>> {
+    Ok(match labels {
+        Some(labels) => {
+            let pooling = self::pooling(pooling);
+            Box::new(base.build(adapters, labels, pooling, dtype, device)?)
+        }
+        None => Box::new(base.build_causal(adapters, dtype, device)?),
+    })
+}
+
 fn check_target(recipe: &Recipe) -> Result<()> {
     let target = recipe.export.target;
     if recipe.task.pooling == recipe::Pooling::Mean && target != Target::Autopeft {
@@ -286,62 +309,6 @@ fn check_head(recipe: &Recipe, fresh: &[String], base: &BaseModel) -> Result<()>
             hint: "use a checkpoint that has it, or `--target autopeft`".to_string(),
         }),
         _ => Ok(()),
-    }
-}
-
-fn data_spec(recipe: &Recipe) -> DataSpec {
-    let data = &recipe.data;
-    let source = |name: &str, embedded: fn() -> Source| {
-        if name == quickstart::NAME {
-            embedded()
-        } else {
-            Source::File(name.into())
-        }
-    };
-    let mut validation = data
-        .validation
-        .as_deref()
-        .map(|name| source(name, quickstart::validation));
-    if validation.is_none() && data.train == quickstart::NAME {
-        validation = Some(quickstart::validation());
-    }
-    DataSpec {
-        train: source(&data.train, quickstart::train),
-        validation,
-        validation_share: data.validation_share,
-        columns: ColumnNames {
-            text: data.text_column.clone(),
-            pair: data.pair_column.clone(),
-            label: data.label_column.clone(),
-        },
-        labels: None,
-        skip_bad_rows: data.skip_bad_rows,
-        max_rows: data.max_rows,
-        seed: recipe.seed,
-    }
-}
-
-/// Shows what was taken for what, and what was left out.
-fn tell(dataset: &Dataset, recorder: &Recorder<'_>) {
-    let progress = recorder.progress;
-    progress.note(&format!("reading {}", dataset.columns));
-    for skipped in dataset.skipped.iter().filter(|skipped| skipped.total > 0) {
-        progress.warn(&format!(
-            "skipped {} bad rows of `{}`",
-            skipped.total, skipped.file
-        ));
-    }
-    if dataset.beyond_max_rows > 0 {
-        progress.note(&format!(
-            "left out {} rows beyond `data.max_rows`",
-            dataset.beyond_max_rows
-        ));
-    }
-    if dataset.overlap > 0 {
-        progress.warn(&format!(
-            "{} validation rows are also training rows: the held-out numbers are too good",
-            dataset.overlap
-        ));
     }
 }
 

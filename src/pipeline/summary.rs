@@ -44,22 +44,17 @@ impl Prepared<'_> {
                 fresh: self.adapters.fresh(),
             },
             data: DataReport {
-                train: self.train.rows.len(),
-                validation: self.validation.rows.len(),
-                labels: self.dataset.labels.names().to_vec(),
-                truncated: self.train.truncated + self.validation.truncated,
-                skipped: self
-                    .dataset
-                    .skipped
-                    .iter()
-                    .map(|skipped| skipped.total)
-                    .sum(),
+                train: self.data.train.rows.len(),
+                validation: self.data.validation.rows.len(),
+                labels: self.data.label_names().to_vec(),
+                truncated: self.data.train.truncated + self.data.validation.truncated,
+                skipped: self.data.skipped,
             },
             probe: ProbeReport {
                 estimator: recipe.probe.estimator.to_string(),
                 steps: measured.outcome.steps,
                 measurements: measured.outcome.measurements.len(),
-                examples: recipe.probe.examples.min(self.train.rows.len()),
+                examples: recipe.probe.examples.min(self.data.train.rows.len()),
                 seconds: measured.seconds,
                 noise: noise.fold(0.0, f64::max),
                 frozen: measured.outcome.frozen.len(),

@@ -6,9 +6,9 @@ use autopeft_adapters::Adapters;
 use serde_json::json;
 
 use super::measure::Measured;
-use super::prepare::{Prepared, pooling};
+use super::prepare::{Prepared, objective};
 use super::recorder::Recorder;
-use crate::data::Encoded;
+use crate::data::{Encoded, Labels};
 use crate::error::{Error, Result};
 use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::progress::EventKind;
@@ -50,7 +50,8 @@ pub fn run(
         &AdapterOptions {
             base_model: &recipe.model,
             config: &prepared.base.config,
-            labels: prepared.dataset.labels.names(),
+            labels: prepared.data.label_names(),
+            task: recipe.task.kind,
             lora_dropout: recipe.superset.lora.dropout,
             target: recipe.export.target,
         },
@@ -81,11 +82,12 @@ pub fn run(
         base_model: recipe.model.clone(),
         revision: recipe.revision.clone(),
         model_type: prepared.base.config.model_type.clone(),
-        labels: prepared.dataset.labels.clone(),
+        task: recipe.task.kind,
+        labels: prepared.data.labels.clone(),
         pooling: recipe.task.pooling,
         max_length: prepared.max_length,
         target: recipe.export.target,
-        pairs: prepared.dataset.columns.pair.is_some(),
+        pairs: prepared.data.pairs,
     };
     folder.write(report::MANIFEST_FILE, &pretty(&manifest))?;
     folder.write(SELECTION_FILE, &pretty(report))?;
@@ -113,7 +115,7 @@ fn pretty(value: &impl serde::Serialize) -> String {
 
 /// Rows over the whole range of lengths.
 fn verified_rows(prepared: &Prepared<'_>) -> Encoded {
-    let rows = &prepared.validation.rows;
+    let rows = &prepared.data.validation.rows;
     let step = rows.len().div_ceil(VERIFIED_ROWS).max(1);
     Encoded {
         rows: rows.iter().step_by(step).cloned().collect(),
@@ -124,10 +126,11 @@ fn verified_rows(prepared: &Prepared<'_>) -> Encoded {
 /// Largest difference between the logits of the trained model and of the one that the files make.
 fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<f64> {
     let adapters = Adapters::load(folder)?;
-    let loaded = prepared.base.build(
+    let loaded = objective(
+        &prepared.base,
         &adapters,
-        prepared.dataset.labels.len(),
-        pooling(prepared.recipe.task.pooling),
+        prepared.data.labels.as_ref().map(Labels::len),
+        prepared.recipe.task.pooling,
         prepared.dtype,
         &prepared.device,
     )?;
@@ -141,5 +144,5 @@ fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<f64>
             &prepared.device,
         )
     };
-    Ok(largest_difference(&of(&*prepared.model)?, &of(&loaded)?))
+    Ok(largest_difference(&of(&*prepared.model)?, &of(&*loaded)?))
 }

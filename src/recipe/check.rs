@@ -146,6 +146,15 @@ fn contradictions(recipe: &Recipe, layers: &mut Layers<'_>) {
             Some("use `f32`, or a GPU".to_owned()),
         );
     }
+    if recipe.task.kind.is_language() && recipe.export.target == Target::Adapterhub {
+        let origin = later(layers.origin("task.type"), layers.origin("export.target"));
+        let message = format!(
+            "the task `{}` cannot be exported for `adapterhub`",
+            recipe.task.kind
+        );
+        let hint = Some("use the target `peft` or `autopeft`".to_owned());
+        layers.fault("export.target", &origin, message, hint);
+    }
     let probe = &recipe.probe;
     if probe.steps >= 1 && probe.every >= 1 && probe.measurements() == 0 {
         let origin = later(layers.origin("probe.steps"), layers.origin("probe.every"));

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::tree;
 use super::words::{
-    After, BiasStyle, BottleneckStyle, Dtype, Estimator, Grouping, LearningRates, Method,
+    After, BiasStyle, BottleneckStyle, Dtype, Estimator, Grouping, Learned, LearningRates, Method,
     NonLinearity, Pooling, Schedule, Target, TaskKind,
 };
 
@@ -149,6 +149,9 @@ pub const KEYS: &[Key] = &[
     row("task.type", Form::Words(TaskKind::WORDS), "kind of task"),
     row("task.pooling", Form::Words(Pooling::WORDS), "one vector a text: as the family's own head does it, or the mean over tokens"),
     row("task.max_length", Form::Count, "tokens a text or pair is cut to; never more than the model has positions"),
+    row("task.learned", Form::Words(Learned::WORDS), "language models: what is learned of a prompt and its completion, or of a chat"),
+    row("task.separator", Form::Text, "language models: between prompt and completion where no chat template is used"),
+    row("task.packing", Form::Flag, "language models: put several rows into one sequence, each blind to the others"),
     row("data", Form::Section, "where the examples come from"),
     row("data.train", Form::Text, "training rows: a JSONL, CSV, TSV or Parquet file, or `embedded:quickstart`"),
     row("data.validation", OPTIONAL_TEXT, "held-out rows; `null` cuts `validation_share` off the training rows"),
@@ -156,6 +159,9 @@ pub const KEYS: &[Key] = &[
     row("data.text_column", OPTIONAL_TEXT, "column of the text; `null` finds it by its usual names"),
     row("data.pair_column", OPTIONAL_TEXT, "column of the second text; `null` finds it by its usual names"),
     row("data.label_column", OPTIONAL_TEXT, "column of the label; `null` finds it by its usual names"),
+    row("data.prompt_column", OPTIONAL_TEXT, "language models: column of the prompt; `null` finds it by its usual names"),
+    row("data.completion_column", OPTIONAL_TEXT, "language models: column of the completion; `null` finds it"),
+    row("data.messages_column", OPTIONAL_TEXT, "language models: column of a list of messages; `null` finds it"),
     row("data.skip_bad_rows", Form::Flag, "count and skip rows that cannot be used, in place of stopping at the first"),
     row("data.max_rows", OPTIONAL_COUNT, "read at most so many training rows; `null` reads all"),
     row("superset", Form::Section, "the modules that compete for the budget"),

@@ -23,6 +23,16 @@ pub const EMBEDDED: &[Embedded] = &[
         text: include_str!("../../recipes/text-classification.yaml"),
         about: "one label for a text or a pair of texts; every key with its default and meaning",
     },
+    Embedded {
+        name: "causal-lm",
+        text: include_str!("../../recipes/causal-lm.yaml"),
+        about: "the next token of a text, or of what follows a prompt",
+    },
+    Embedded {
+        name: "instruction",
+        text: include_str!("../../recipes/instruction.yaml"),
+        about: "what the assistant says in a chat, in the model's own chat template",
+    },
 ];
 
 /// The embedded recipe of this name.

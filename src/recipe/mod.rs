@@ -41,8 +41,8 @@ pub use schema::{
     Bias, Bottleneck, Data, Export, Lora, Norm, Probe, Recipe, Select, Superset, Task, Train,
 };
 pub use words::{
-    After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, LearningRates,
-    Method, NonLinearity, Pooling, Schedule, Target, Targets, TaskKind, UnknownWord,
+    After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, Learned,
+    LearningRates, Method, NonLinearity, Pooling, Schedule, Target, Targets, TaskKind, UnknownWord,
 };
 
 impl Recipe {

@@ -64,6 +64,21 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             "must not be empty; `null` finds the column",
         ),
         (
+            "data.prompt_column",
+            named(&data.prompt_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
+            "data.completion_column",
+            named(&data.completion_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
+            "data.messages_column",
+            named(&data.messages_column),
+            "must not be empty; `null` finds the column",
+        ),
+        (
             "data.max_rows",
             data.max_rows != Some(0),
             "must be at least 1; `null` reads all",

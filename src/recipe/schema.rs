@@ -5,8 +5,8 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::words::{
-    After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, LearningRates,
-    Method, NonLinearity, Pooling, Schedule, Target, Targets, TaskKind,
+    After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, Learned,
+    LearningRates, Method, NonLinearity, Pooling, Schedule, Target, Targets, TaskKind,
 };
 
 /// Everything a run needs to know.
@@ -69,6 +69,12 @@ pub struct Task {
     pub pooling: Pooling,
     /// Tokens a text (or pair) is cut to.
     pub max_length: usize,
+    /// Language models: which tokens are learned.
+    pub learned: Learned,
+    /// Language models: what stands between prompt and completion where no chat template is used.
+    pub separator: String,
+    /// Language models: whether several rows share one sequence.
+    pub packing: bool,
 }
 
 impl Default for Task {
@@ -77,6 +83,9 @@ impl Default for Task {
             kind: TaskKind::default(),
             pooling: Pooling::default(),
             max_length: 128,
+            learned: Learned::default(),
+            separator: "\n".to_owned(),
+            packing: false,
         }
     }
 }
@@ -97,6 +106,12 @@ pub struct Data {
     pub pair_column: Option<String>,
     /// Column of the label.
     pub label_column: Option<String>,
+    /// Column of the prompt of a completion.
+    pub prompt_column: Option<String>,
+    /// Column of the completion.
+    pub completion_column: Option<String>,
+    /// Column of the messages of a chat.
+    pub messages_column: Option<String>,
     /// Count and skip rows that cannot be used, in place of stopping.
     pub skip_bad_rows: bool,
     /// Read at most so many training rows.
@@ -112,6 +127,9 @@ impl Default for Data {
             text_column: None,
             pair_column: None,
             label_column: None,
+            prompt_column: None,
+            completion_column: None,
+            messages_column: None,
             skip_bad_rows: false,
             max_rows: None,
         }

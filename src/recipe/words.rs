@@ -73,6 +73,35 @@ words! {
         /// One label for a text or a pair of texts.
         #[default]
         TextClassification = "text-classification",
+        /// A number for a text or a pair of texts.
+        Regression = "regression",
+        /// Any number of labels for a text or a pair of texts.
+        MultiLabel = "multi-label",
+        /// The next token of a text, or of the completion of a prompt.
+        CausalLm = "causal-lm",
+        /// What the assistant says in a chat; prompts and completions are turns of one.
+        Instruction = "instruction",
+    }
+}
+
+impl TaskKind {
+    /// Whether tokens are predicted, not labels.
+    pub fn is_language(self) -> bool {
+        match self {
+            Self::TextClassification | Self::Regression | Self::MultiLabel => false,
+            Self::CausalLm | Self::Instruction => true,
+        }
+    }
+}
+
+words! {
+    /// Which tokens a language model learns.
+    Learned {
+        /// What follows a prompt, or what the assistant says; of a plain text everything.
+        #[default]
+        Completion = "completion",
+        /// Everything.
+        All = "all",
     }
 }
 

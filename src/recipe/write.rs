@@ -103,7 +103,8 @@ pub(super) fn inline(value: &Value) -> String {
             let text = serde_yaml::to_string(value).unwrap_or_default();
             let text = text.trim_end();
             match value {
-                Value::String(raw) if text.contains('\n') => quoted(raw),
+                // `"\n"` alone is written as a block without a line of text, so the raw text decides too.
+                Value::String(raw) if text.contains('\n') || raw.contains('\n') => quoted(raw),
                 _ => text.to_owned(),
             }
         }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::manifest::Manifest;
 use super::selection::{SelectionReport, Stage};
 use crate::pipeline::Written;
+use crate::recipe::TaskKind;
 
 /// Markdown with the numbers of the run and how to load the adapter.
 pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) -> String {
@@ -50,12 +51,14 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
             values.join(" | ")
         );
     }
+    let labels = match report.data.labels.as_slice() {
+        [] => String::new(),
+        labels => format!("; labels: {}", labels.join(", ")),
+    };
     let _ = writeln!(
         text,
-        "\n{} rows to train, {} held out; labels: {}.\n",
-        report.data.train,
-        report.data.validation,
-        report.data.labels.join(", ")
+        "\n{} rows to train, {} held out{labels}.\n",
+        report.data.train, report.data.validation
     );
     text.push_str(&kept_groups(report));
     text.push_str(&loading(manifest, written));
@@ -67,7 +70,10 @@ fn front_matter(manifest: &Manifest) -> String {
         true => String::new(),
         false => format!("base_model: {}\n", manifest.base_model),
     };
-    format!("---\nlibrary_name: peft\n{base}tags:\n- autopeft\n- text-classification\n---\n\n")
+    format!(
+        "---\nlibrary_name: peft\n{base}tags:\n- autopeft\n- {}\n---\n\n",
+        manifest.task
+    )
 }
 
 fn kept_groups(report: &SelectionReport) -> String {
@@ -91,15 +97,26 @@ fn kept_groups(report: &SelectionReport) -> String {
 }
 
 fn loading(manifest: &Manifest, written: &Written) -> String {
-    let labels = manifest.labels.len();
+    let labels = manifest.label_names().len();
     let base = &manifest.base_model;
     let mut text = String::from("## Loading\n\n");
     match (&written.peft, &written.bottleneck) {
         (Some(_), None) => {
+            let problem = match manifest.task {
+                TaskKind::Regression => ", problem_type=\"regression\"",
+                TaskKind::MultiLabel => ", problem_type=\"multi_label_classification\"",
+                TaskKind::TextClassification | TaskKind::CausalLm | TaskKind::Instruction => "",
+            };
+            let (class, arguments) = if manifest.task.is_language() {
+                ("AutoModelForCausalLM", String::new())
+            } else {
+                let arguments = format!(", num_labels={labels}{problem}");
+                ("AutoModelForSequenceClassification", arguments)
+            };
             let _ = writeln!(
                 text,
-                "```python\nfrom transformers import AutoModelForSequenceClassification\nfrom peft import PeftModel\n\
-                 base = AutoModelForSequenceClassification.from_pretrained(\"{base}\", num_labels={labels})\n\
+                "```python\nfrom transformers import {class}\nfrom peft import PeftModel\n\
+                 base = {class}.from_pretrained(\"{base}\"{arguments})\n\
                  model = PeftModel.from_pretrained(base, \"THIS_FOLDER\")\n```\n"
             );
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Labels;
 use crate::error::{Error, Result};
-use crate::recipe::{Pooling, Target};
+use crate::recipe::{Pooling, Target, TaskKind};
 
 /// Name of the file.
 pub const MANIFEST_FILE: &str = "autopeft.json";
@@ -24,8 +24,11 @@ pub struct Manifest {
     pub revision: String,
     /// `model_type` of the base model.
     pub model_type: String,
-    /// Class names, by number.
-    pub labels: Labels,
+    /// What was learned.
+    #[serde(default)]
+    pub task: TaskKind,
+    /// Names of the outputs, by number; a language model has none.
+    pub labels: Option<Labels>,
     /// How the encoder's output becomes one vector.
     pub pooling: Pooling,
     /// Tokens a row is cut to.
@@ -37,6 +40,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Names of the outputs.
+    pub fn label_names(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], Labels::names)
+    }
+
     /// The version of the layout that this program writes.
     pub const SCHEMA: u32 = SCHEMA;
 

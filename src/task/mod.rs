@@ -9,9 +9,10 @@
 //! | C numbers | `Σ (z - y)² / C` | `2 (z - y) / C` | `2 I / C` |
 //! | C flags | `Σ log(1 + e^z) - y z`, over C | `(σ(z) - y) / C` | `diag σ(1 - σ) / C` |
 //!
-//! as in `transformers` for each `problem_type`. The kind of the targets decides which it is.
+//! as in `transformers` for each `problem_type`; of a language model every token is a class. The kind of the targets decides which it is.
 
 mod heads;
+mod language;
 
 use std::fmt::Debug;
 

@@ -64,6 +64,7 @@ impl Golden {
         };
         let input_ids = numbers("input_ids").expect("input_ids");
         let inputs = Inputs {
+            segments: None,
             token_type_ids: numbers("token_type_ids").unwrap_or_else(|| zeros_like(&input_ids)),
             attention_mask: numbers("attention_mask").expect("attention_mask"),
             input_ids,

@@ -113,6 +113,7 @@ fn every_uniform_baseline_is_a_choice_that_the_knapsack_can_make() {
                     out_features,
                     bias,
                     inert_bias,
+                    ..
                 } => {
                     linears += in_features + out_features;
                     if is_query_or_value(&site.path) {

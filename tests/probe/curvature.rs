@@ -13,7 +13,7 @@ use super::fixture::{
 const SALT: f64 = 0.9;
 
 /// `df/dx` at 0 from four values; its error is of the fourth order.
-fn derivative(step: f64, mut f: impl FnMut(f64) -> Vec<f64>) -> Vec<f64> {
+pub fn derivative(step: f64, mut f: impl FnMut(f64) -> Vec<f64>) -> Vec<f64> {
     let (above, below) = (f(step), f(-step));
     let (far_above, far_below) = (f(2.0 * step), f(-2.0 * step));
     (0..above.len())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use autopeft::data::{Encoded, Example, Padding, encode};
+use autopeft::data::{Encoded, Example, Padding, Target, encode};
 use candle_core::Device;
 use tokenizers::Tokenizer;
 
@@ -40,7 +40,7 @@ pub fn rows(name: &str, count: usize) -> (Encoded, Padding) {
             Example {
                 text,
                 pair,
-                label: Some((row + row / 5) % 3),
+                target: Some(Target::Class((row as u32 + row as u32 / 5) % 3)),
                 line: row + 1,
             }
         })

@@ -9,6 +9,8 @@
 mod bad_inputs;
 mod bench;
 mod choices;
+mod language;
 mod program;
 mod results;
 mod stops;
+mod tasks;

@@ -173,7 +173,7 @@ fn a_result_that_is_opened_again_has_the_values_of_its_report() {
         let rows = load_labelled(
             &file,
             &ColumnNames::default(),
-            &adapted.manifest.labels,
+            adapted.manifest.labels.as_ref().unwrap(),
             false,
         )
         .unwrap();

@@ -6,7 +6,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::function::function1;
+use super::function::{function1, function2};
 use super::rows;
 use crate::plan::Activation;
 
@@ -79,6 +79,30 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
     let value = x.detach().tanh()?;
     function1("tanh", x, value, |output, gradient| {
         gradient * output.sqr()?.affine(-1.0, 1.0)?
+    })
+}
+
+/// `cap · tanh(x / cap)`, any shape: the identity for small numbers, bounded by `cap` for large ones.
+/// Source: Gemma Team 2024, <https://arxiv.org/abs/2408.00118>, section 2.
+///
+/// # Errors
+/// When a tensor operation fails.
+pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
+    tanh(&(x / cap)?)? * cap
+}
+
+/// `a ⊙ b` of two tensors of one shape. Unlike candle's own product it computes no gradient for an input that is not
+/// tracked.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (left, right) = (a.detach(), b.detach());
+    let value = (&left * &right)?;
+    let tracked = [a.track_op(), b.track_op()];
+    function2("multiply", [a, b], value, move |_, gradient| {
+        let when = |wanted: bool, other: &Tensor| wanted.then(|| gradient * other).transpose();
+        Ok([when(tracked[0], &right)?, when(tracked[1], &left)?])
     })
 }
 

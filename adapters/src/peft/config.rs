@@ -104,7 +104,6 @@ impl PeftConfig {
         })?;
         let features = [
             (config.use_dora, "DoRA"),
-            (config.fan_in_fan_out, "weights stored as (in, out)"),
             (config.lora_bias, "biases on lora_B"),
         ];
         for (used, feature) in features {

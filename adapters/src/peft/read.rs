@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// Adds what the folder's PEFT checkpoint holds.
 pub(crate) fn read(folder: &Path, loaded: &mut Loaded) -> Result<()> {
     let config = PeftConfig::read(folder)?;
+    loaded.transposed = config.fan_in_fan_out == Some(true);
     let path = folder.join(WEIGHTS_FILE);
     if !path.exists() {
         let reason = if folder.join("adapter_model.bin").exists() {

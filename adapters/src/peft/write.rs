@@ -78,6 +78,8 @@ struct Contents {
     heads: BTreeMap<String, Vec<Arc<Parameter>>>,
     /// Every module of the model.
     modules: BTreeSet<String>,
+    /// The linear layers whose base weight is (in, out).
+    transposed: BTreeSet<String>,
     /// A linear layer with its input and output size, for the placeholder.
     linear: Option<(String, usize, usize)>,
 }
@@ -91,6 +93,19 @@ impl Contents {
             norms: BTreeMap::new(),
             heads: BTreeMap::new(),
             modules: matching::with_containers(sites.iter().map(|site| site.path.as_str())),
+            transposed: sites
+                .iter()
+                .filter(|site| {
+                    matches!(
+                        site.shape,
+                        SiteShape::Linear {
+                            transposed: true,
+                            ..
+                        }
+                    )
+                })
+                .map(|site| site.path.clone())
+                .collect(),
             linear: sites.iter().find_map(|site| match site.shape {
                 SiteShape::Linear {
                     in_features,
@@ -205,14 +220,16 @@ impl Contents {
         };
         let config = PeftConfig {
             peft_type: PeftType::Lora,
-            task_type: (!self.heads.is_empty()).then_some(options.task),
+            // A classifier without its head is no classifier; a language model has none to save.
+            task_type: (options.task == TaskType::CausalLanguageModel || !self.heads.is_empty())
+                .then_some(options.task),
             base_model_name_or_path: Some(options.base_model.clone()),
             inference_mode: true,
             r: Some(largest),
             lora_alpha: Some(largest as f64),
             lora_dropout: Some(options.lora_dropout),
             bias: Some(bias.to_string()),
-            fan_in_fan_out: Some(false),
+            fan_in_fan_out: Some(ranks.keys().any(|path| self.transposed.contains(path))),
             rank_pattern: Some(
                 deviants()
                     .map(|(path, rank)| (path.clone(), *rank))

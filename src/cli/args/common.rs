@@ -79,6 +79,15 @@ pub struct ColumnArgs {
     /// Column of the label
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
+    /// Column of the prompt of a completion
+    #[arg(long, value_name = "NAME")]
+    pub prompt_column: Option<String>,
+    /// Column of the completion
+    #[arg(long, value_name = "NAME")]
+    pub completion_column: Option<String>,
+    /// Column of the messages of a chat
+    #[arg(long, value_name = "NAME")]
+    pub messages_column: Option<String>,
     /// Count and skip rows that cannot be used, in place of stopping
     #[arg(long)]
     pub skip_bad_rows: bool,
@@ -100,6 +109,21 @@ impl ColumnArgs {
             "data.label_column",
             "--label-column",
             self.label_column.as_ref(),
+        );
+        overrides.text(
+            "data.prompt_column",
+            "--prompt-column",
+            self.prompt_column.as_ref(),
+        );
+        overrides.text(
+            "data.completion_column",
+            "--completion-column",
+            self.completion_column.as_ref(),
+        );
+        overrides.text(
+            "data.messages_column",
+            "--messages-column",
+            self.messages_column.as_ref(),
         );
         overrides.switch("data.skip_bad_rows", "--skip-bad-rows", self.skip_bad_rows);
     }

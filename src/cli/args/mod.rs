@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs};
 pub use select::SelectArgs;
-pub use serve::{EvalArgs, InspectArgs, PredictArgs};
+pub use serve::{EvalArgs, GenerationArgs, InspectArgs, PredictArgs};
 
 use super::printer::{ColorChoice, Format, Printer, Verbosity};
 use crate::recipe::Override;

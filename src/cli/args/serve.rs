@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs, Overrides};
+use crate::generate::SamplerOptions;
+use crate::pipeline::GenerateOptions;
 use crate::recipe::{Override, Recipe, RecipeError};
 
-/// Measure an adapter on labelled rows: accuracy, macro-F1, Matthews correlation.
+/// Measure an adapter on rows with labels or texts: accuracy, macro-F1, perplexity and so on.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "Example:\n  autopeft eval out/ --data test.jsonl")]
 pub struct EvalArgs {
@@ -26,6 +28,16 @@ pub struct EvalArgs {
     /// Examples a forward pass
     #[arg(long, help_heading = "Compute", value_name = "N")]
     pub batch_size: Option<usize>,
+    /// Language models: generate for so many distinct prompts and score by BLEU and ROUGE
+    #[arg(
+        long,
+        value_name = "PROMPTS",
+        help_heading = "Generation (language models)"
+    )]
+    pub generate: Option<usize>,
+    /// How text is generated.
+    #[command(flatten)]
+    pub generation: GenerationArgs,
     /// Where and how to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -44,10 +56,53 @@ impl EvalArgs {
     }
 }
 
-/// Label rows: JSON lines `{"label": …, "probabilities": {…}}` in the order of the rows.
+/// How text is generated.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Generation (language models)")]
+pub struct GenerationArgs {
+    /// Most new tokens (128 if not given)
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Divide the scores by this and draw; without it the likeliest token is taken
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Draw among the likeliest tokens that have this probability together
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Lower the scores of tokens that were there by this factor
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f64>,
+    /// Seed of the draws
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// A text that ends it, beside the model's own end; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+impl GenerationArgs {
+    /// The options these flags ask for.
+    pub fn options(&self) -> GenerateOptions {
+        let default = GenerateOptions::default();
+        GenerateOptions {
+            sampler: SamplerOptions {
+                temperature: self.temperature.or(self.top_p.map(|_| 1.0)),
+                top_p: self.top_p.unwrap_or(default.sampler.top_p),
+                repetition_penalty: (self.repetition_penalty)
+                    .unwrap_or(default.sampler.repetition_penalty),
+                seed: self.seed.unwrap_or(default.sampler.seed),
+            },
+            max_new_tokens: self.max_new_tokens.unwrap_or(default.max_new_tokens),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// Label rows, or go on with prompts: JSON lines `{"label": …, "probabilities": {…}}` or `{"completion": …}` in the
+/// order of the rows; prompts from stdin are answered as plain text while it comes.
 #[derive(Debug, Clone, Default, Args)]
 #[command(
-    after_help = "Examples:\n  autopeft predict out/ --data rows.jsonl\n  echo 'a fine film' | autopeft predict out/"
+    after_help = "Examples:\n  autopeft predict out/ --data rows.jsonl\n  echo 'a fine film' | autopeft predict out/\n  echo 'Once upon a time' | autopeft predict out/ --max-new-tokens 40 --temperature 0.8 --top-p 0.95"
 )]
 pub struct PredictArgs {
     /// Folder that `autopeft select` or `autopeft train` wrote
@@ -65,6 +120,9 @@ pub struct PredictArgs {
     /// Examples a forward pass
     #[arg(long, help_heading = "Compute", value_name = "N")]
     pub batch_size: Option<usize>,
+    /// How text is generated.
+    #[command(flatten)]
+    pub generation: GenerationArgs,
     /// Where and how to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,

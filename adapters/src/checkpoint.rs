@@ -1,0 +1,40 @@
+//! Recomputing a block in the backward pass, so that the forward pass keeps only its input.
+//! Source: Chen et al. 2016, <https://arxiv.org/abs/1604.06174>, section 4.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, Var};
+
+use crate::ops::function2;
+use crate::pass::Pass;
+
+/// A block of a model, (batch, …) to (batch, …).
+pub type Block = Arc<dyn Fn(&Tensor, &Pass) -> Result<Tensor> + Send + Sync>;
+
+/// The block's value at `x`, computed without a graph. The backward pass computes it once more with one, and goes
+/// back through it at once; parameters deliver what they would without this. LoRA dropout is the same both times.
+///
+/// # Errors
+/// Those of the block.
+pub fn checkpoint(x: &Tensor, pass: &Pass, block: Block) -> Result<Tensor> {
+    let Some(twice) = pass.twice() else {
+        return block(x, pass);
+    };
+    let value = block(&x.detach(), &twice.value())?;
+    let anchor = twice.anchor(x.device())?;
+    let input = x.detach();
+    let is_tracked = x.track_op();
+    function2("checkpoint", [x, &anchor], value, move |_, gradient| {
+        let input = if is_tracked {
+            Var::from_tensor(&input)?.into_inner()
+        } else {
+            input.clone()
+        };
+        let output = block(&input, &twice.graph())?;
+        if !output.track_op() {
+            return Ok([None, None]);
+        }
+        let store = (output * gradient.detach())?.sum_all()?.backward()?;
+        Ok([store.get(&input).map(Tensor::detach), None])
+    })
+}

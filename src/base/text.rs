@@ -1,0 +1,73 @@
+//! What a model's folder says about its text: special tokens, the chat template, and where generation stops.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::chat::{self, ChatError, ChatTemplate, SpecialTokens};
+
+/// Of one model.
+#[derive(Debug, Clone, Default)]
+pub struct TextFacts {
+    /// Its special tokens by name.
+    pub special: SpecialTokens,
+    /// Its chat template.
+    pub template: Option<ChatTemplate>,
+    /// The token that ends a text.
+    pub end: Option<u32>,
+    /// Tokens at which generation stops.
+    pub stops: Vec<u32>,
+}
+
+impl TextFacts {
+    /// Reads `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json` and `config.json`, as far as
+    /// they are there. The end is the tokenizer's `eos_token`, or else the first of the configuration; generation
+    /// stops at the tokens of `generation_config.json`, or else of `config.json`, and at the end.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be used.
+    pub fn read(folder: &Path, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        let (special, template) = chat::read(folder)?;
+        let mut stops = ["generation_config.json", "config.json"]
+            .into_iter()
+            .map(|file| ends(&folder.join(file)))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .find(|ends| !ends.is_empty())
+            .unwrap_or_default();
+        let end = special
+            .get("eos_token")
+            .and_then(|token| tokenizer.token_to_id(token))
+            .or(stops.first().copied());
+        if let Some(end) = end.filter(|end| !stops.contains(end)) {
+            stops.push(end);
+        }
+        Ok(Self {
+            special,
+            template,
+            end,
+            stops,
+        })
+    }
+}
+
+/// `eos_token_id` of a configuration: a number or a list.
+fn ends(path: &Path) -> Result<Vec<u32>, ChatError> {
+    let failed = |reason: String| ChatError::File {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let config: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    Ok(match config.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    })
+}

@@ -1,0 +1,216 @@
+//! The rows of the recipe's task as token numbers, whatever the task is.
+
+use super::recorder::Recorder;
+use crate::base::BaseModel;
+use crate::data::language::{
+    self, Learned, PassageEncoder, PassageNames, PassageSpec, Passages, load_passages,
+};
+use crate::data::{
+    self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, LabelKind, Labels, Source,
+};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::quickstart;
+use crate::recipe::{self, Recipe, TaskKind};
+
+/// Rows to train and to measure on.
+#[derive(Debug)]
+pub struct TaskRows {
+    /// Training rows, one by one.
+    pub train: Encoded,
+    /// The same, packed, where the recipe asks for it.
+    pub packed: Option<Encoded>,
+    /// Held-out rows.
+    pub validation: Encoded,
+    /// Names of the outputs: classes, labels, or numbers. A language model has none.
+    pub labels: Option<Labels>,
+    /// Whether rows are pairs of texts.
+    pub pairs: bool,
+    /// Rows that could not be used and were skipped on request.
+    pub skipped: usize,
+}
+
+impl TaskRows {
+    /// Reads and encodes the recipe's rows; each is cut to `max_length` tokens.
+    pub fn read(
+        recipe: &Recipe,
+        base: &BaseModel,
+        max_length: usize,
+        recorder: &Recorder<'_>,
+    ) -> Result<Self> {
+        let progress = recorder.progress;
+        if recipe.task.kind.is_language() {
+            let passages = load_passages(&passage_spec(recipe))?;
+            tell_passages(&passages, progress);
+            let encoder = passage_encoder(recipe, base, max_length)?;
+            let train = encoder.encode(&passages.train)?;
+            let validation = encoder.encode(&passages.validation)?;
+            let lost = train.without_tokens + validation.without_tokens;
+            if lost > 0 {
+                progress.warn(&format!(
+                    "left out {lost} rows: nothing of them to learn is within {max_length} tokens"
+                ));
+            }
+            let packed = recipe
+                .task
+                .packing
+                .then(|| language::pack(&train, max_length));
+            return Ok(Self {
+                train,
+                packed,
+                validation,
+                labels: None,
+                pairs: false,
+                skipped: total(&passages.skipped),
+            });
+        }
+        let dataset = data::load(&data_spec(recipe))?;
+        tell(&dataset, progress);
+        Ok(Self {
+            train: data::encode(&base.tokenizer, &dataset.train, max_length)?,
+            packed: None,
+            validation: data::encode(&base.tokenizer, &dataset.validation, max_length)?,
+            pairs: dataset.columns.pair.is_some(),
+            skipped: total(&dataset.skipped),
+            labels: Some(dataset.labels),
+        })
+    }
+
+    /// Names of the outputs.
+    pub fn label_names(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], Labels::names)
+    }
+}
+
+fn total(skipped: &[BadRows]) -> usize {
+    skipped.iter().map(|skipped| skipped.total).sum()
+}
+
+/// How passages become token numbers under this recipe.
+pub(super) fn passage_encoder<'a>(
+    recipe: &'a Recipe,
+    base: &'a BaseModel,
+    max_length: usize,
+) -> Result<PassageEncoder<'a>> {
+    Ok(PassageEncoder {
+        tokenizer: &base.tokenizer,
+        template: base.text.template.as_ref(),
+        as_chat: recipe.task.kind == TaskKind::Instruction,
+        end: base.text.end,
+        separator: &recipe.task.separator,
+        learned: match recipe.task.learned {
+            recipe::Learned::Completion => Learned::Completion,
+            recipe::Learned::All => Learned::All,
+        },
+        max_length,
+    })
+}
+
+/// The recipe's names of columns of passages.
+pub fn passage_names(recipe: &Recipe) -> PassageNames {
+    let data = &recipe.data;
+    PassageNames {
+        text: data.text_column.clone(),
+        prompt: data.prompt_column.clone(),
+        completion: data.completion_column.clone(),
+        messages: data.messages_column.clone(),
+    }
+}
+
+/// What the label column of a task holds.
+pub fn label_kind(task: TaskKind) -> LabelKind {
+    match task {
+        TaskKind::Regression => LabelKind::Numbers,
+        TaskKind::MultiLabel => LabelKind::AnyOfMany,
+        TaskKind::TextClassification | TaskKind::CausalLm | TaskKind::Instruction => {
+            LabelKind::OneOfMany
+        }
+    }
+}
+
+fn passage_spec(recipe: &Recipe) -> PassageSpec {
+    let data = &recipe.data;
+    PassageSpec {
+        train: Source::File((&data.train).into()),
+        validation: data
+            .validation
+            .as_ref()
+            .map(|path| Source::File(path.into())),
+        validation_share: data.validation_share,
+        columns: passage_names(recipe),
+        skip_bad_rows: data.skip_bad_rows,
+        max_rows: data.max_rows,
+        seed: recipe.seed,
+    }
+}
+
+fn data_spec(recipe: &Recipe) -> DataSpec {
+    let data = &recipe.data;
+    let source = |name: &str, embedded: fn() -> Source| {
+        if name == quickstart::NAME {
+            embedded()
+        } else {
+            Source::File(name.into())
+        }
+    };
+    let mut validation = data
+        .validation
+        .as_deref()
+        .map(|name| source(name, quickstart::validation));
+    if validation.is_none() && data.train == quickstart::NAME {
+        validation = Some(quickstart::validation());
+    }
+    DataSpec {
+        train: source(&data.train, quickstart::train),
+        validation,
+        validation_share: data.validation_share,
+        columns: ColumnNames {
+            text: data.text_column.clone(),
+            pair: data.pair_column.clone(),
+            label: data.label_column.clone(),
+        },
+        kind: label_kind(recipe.task.kind),
+        labels: None,
+        skip_bad_rows: data.skip_bad_rows,
+        max_rows: data.max_rows,
+        seed: recipe.seed,
+    }
+}
+
+/// Shows what was taken for what, and what was left out.
+fn tell(dataset: &Dataset, progress: &dyn Progress) {
+    progress.note(&format!("reading {}", dataset.columns));
+    tell_losses(
+        &dataset.skipped,
+        dataset.beyond_max_rows,
+        dataset.overlap,
+        progress,
+    );
+}
+
+fn tell_passages(passages: &Passages, progress: &dyn Progress) {
+    progress.note(&format!("reading {}", passages.columns));
+    tell_losses(
+        &passages.skipped,
+        passages.beyond_max_rows,
+        passages.overlap,
+        progress,
+    );
+}
+
+fn tell_losses(skipped: &[BadRows], beyond: usize, overlap: usize, progress: &dyn Progress) {
+    for skipped in skipped.iter().filter(|skipped| skipped.total > 0) {
+        progress.warn(&format!(
+            "skipped {} bad rows of `{}`",
+            skipped.total, skipped.file
+        ));
+    }
+    if beyond > 0 {
+        progress.note(&format!("left out {beyond} rows beyond `data.max_rows`"));
+    }
+    if overlap > 0 {
+        progress.warn(&format!(
+            "{overlap} validation rows are also training rows: the held-out numbers are too good"
+        ));
+    }
+}
