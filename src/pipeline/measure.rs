@@ -5,15 +5,14 @@ use std::time::Instant;
 use autopeft_adapters::{Kind, State};
 use serde_json::json;
 
+use super::freeze::EarlyFreezing;
 use super::prepare::Prepared;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::groups::Group;
 use crate::interrupt::Interrupt;
 use crate::metrics::Evaluation;
-use crate::probe::influence::{
-    self, FreezeOptions, GroupScore, Measurement, ScoreOptions, to_freeze,
-};
+use crate::probe::influence::{self, GroupScore, Measurement, ScoreOptions};
 use crate::probe::{
     Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Probe, ProbeConfig,
     ProbeOutcome,
@@ -81,43 +80,8 @@ pub fn run(
         },
     };
     let sizes: Vec<usize> = prepared.groups.iter().map(|group| group.size).collect();
-    let always: Vec<bool> = prepared
-        .groups
-        .iter()
-        .map(|group| group.is_head() || group.is_reference())
-        .collect();
-    let budget = freezing_budget(prepared)?;
-    let mut failure = None;
-    let mut freeze = |measurements: &[Measurement]| -> Vec<usize> {
-        let Some(budget) = budget else {
-            return Vec::new();
-        };
-        match scores(prepared, measurements, &sizes) {
-            Ok(scores) => {
-                let frozen: Vec<bool> = measurements
-                    .last()
-                    .map(|last| {
-                        last.verdict
-                            .iter()
-                            .map(|v| *v == influence::Verdict::Frozen)
-                            .collect()
-                    })
-                    .unwrap_or_default();
-                to_freeze(
-                    &scores,
-                    &sizes,
-                    &always,
-                    &frozen,
-                    budget,
-                    &FreezeOptions::default(),
-                )
-            }
-            Err(error) => {
-                failure = Some(error);
-                Vec::new()
-            }
-        }
-    };
+    let mut freezing = EarlyFreezing::new(prepared)?;
+    let mut freeze = |measurements: &[Measurement]| freezing.ask(measurements);
     let start = Instant::now();
     recorder.progress.start("probe", Some(steps));
     let mut recorded = Ok(());
@@ -137,9 +101,7 @@ pub fn run(
     })?;
     recorder.progress.finish();
     recorded?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    freezing.check()?;
     measured.steps += outcome.steps;
     measured.outcome = outcome;
     measured.seconds = start.elapsed().as_secs_f64();
@@ -234,18 +196,7 @@ fn estimator(recipe: &recipe::Recipe) -> Box<dyn Estimator> {
     }
 }
 
-/// The budget by which groups are frozen early. A coupled choice takes a group for what it adds to the
-/// others, which its own influence does not bound, so there nothing is frozen before the end.
-fn freezing_budget(prepared: &Prepared<'_>) -> Result<Option<usize>> {
-    let recipe = prepared.recipe;
-    let is_diagonal = recipe.select.method == Method::Budget && !super::choose::is_coupled(recipe);
-    if !recipe.probe.early_freeze || !is_diagonal {
-        return Ok(None);
-    }
-    super::choose::limit(recipe, prepared.base.num_parameters())
-}
-
-fn scores(
+pub(super) fn scores(
     prepared: &Prepared<'_>,
     measurements: &[Measurement],
     sizes: &[usize],

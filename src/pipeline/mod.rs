@@ -6,6 +6,7 @@
 mod apply;
 mod choose;
 mod finish;
+mod freeze;
 mod generate;
 mod inspect;
 mod measure;

@@ -7,8 +7,8 @@ use autopeft::data::{Batching, Encoded, Padding, TrainOrder};
 use autopeft::interrupt::Interrupt;
 use autopeft::probe::influence::{Measurement, Verdict, rounding_floor};
 use autopeft::probe::{
-    Estimate, Estimator, Freeze, GaussNewton, ParabolaFit, Point, Probe, ProbeConfig, ProbeOutcome,
-    next_ratios,
+    Estimate, Estimator, Freeze, GaussNewton, HessianVectorProduct, ParabolaFit, Point, Probe,
+    ProbeConfig, ProbeOutcome, next_ratios,
 };
 use autopeft::train::{AdamWConfig, Schedule, ScheduleKind, Trainer, TrainerConfig};
 use candle_core::DType;

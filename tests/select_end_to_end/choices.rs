@@ -237,3 +237,27 @@ fn a_head_for_other_labels_is_made_anew() {
     assert_eq!(report.data.labels, ["0", "1"]);
     assert_eq!(report.model.fresh, ["classifier"]);
 }
+
+#[test]
+fn groups_that_the_coupled_search_keeps_leaving_out_stop_training_early_and_are_not_kept() {
+    let settings = [
+        "train.steps=40",
+        "probe.steps=30",
+        "probe.burn_in=0.1",
+        "select.budget=100",
+    ];
+    let report = Bench::new().report(&settings);
+    let early = |report: &SelectionReport| -> Vec<String> {
+        let groups = report.groups.iter();
+        groups
+            .filter(|group| group.reason.contains("early"))
+            .map(|group| group.name.clone())
+            .collect()
+    };
+    let frozen = early(&report);
+    assert!(!frozen.is_empty());
+    let kept = kept(&report);
+    assert!(!kept.is_empty() && frozen.iter().all(|name| !kept.contains(name)));
+    let always = Bench::new().report(&[&settings[..], &["probe.early_freeze=false"]].concat());
+    assert!(early(&always).is_empty());
+}
