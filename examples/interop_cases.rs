@@ -10,11 +10,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use autopeft::base::BaseModel;
 use autopeft::export::{AdapterOptions, TOLERANCE, write_adapter};
 use autopeft::groups::{Group, Grouping, partition};
-use autopeft::models::{Inputs, Model, Pooling};
+use autopeft::models::checkpoint::Checkpoint;
+use autopeft::models::{self, Config, Inputs, Model, Pooling};
 use autopeft::recipe::Target;
 use autopeft_adapters::{
     Adapters, BottleneckPlan, BottleneckStyle, Kind, LoraPlan, LoraTargets, Parameter, Pass, State,
@@ -101,6 +103,39 @@ const BARE_CASES: &[Case] = &[
     Case::new("everything", |_| true),
 ];
 
+/// Classifiers, with a head `score`.
+const DECODERS: &[&str] = &[
+    "llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "gpt-neox",
+];
+
+const DECODER_CASES: &[Case] = &[
+    Case::new("mix", mix),
+    Case::new("everything", |group| group.kind != Kind::Bottleneck),
+];
+
+const LANGUAGE_MODELS: &[&str] = &[
+    "llama",
+    "llama-bias-tied",
+    "llama-yarn",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "phi3",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "gpt2-by-layer",
+    "gpt-neox",
+    "gpt-neox-serial",
+];
+
+const LANGUAGE_CASES: &[Case] = &[
+    Case::new("language-lora", some_lora),
+    Case::new("language-norms", some_norms),
+    Case::new("language-everything", |_| true),
+];
+
 fn head(group: &Group) -> bool {
     group.kind == Kind::Head
 }
@@ -112,12 +147,29 @@ fn mix(group: &Group) -> bool {
 /// The part that a module has in its layer, under one name for all families.
 fn role(group: &Group) -> &str {
     match group.role.as_str() {
-        "attention.self.query" | "attention.q_lin" => "query",
-        "attention.self.value" | "attention.v_lin" => "value",
-        "intermediate.dense" | "ffn.lin1" => "first",
-        "output.dense" | "ffn.lin2" => "second",
-        "attention.output.LayerNorm" | "sa_layer_norm" => "attention norm",
-        "output.LayerNorm" | "output_layer_norm" => "last norm",
+        "attention.self.query"
+        | "attention.q_lin"
+        | "self_attn.q_proj"
+        | "self_attn.qkv_proj"
+        | "attn.c_attn"
+        | "attention.query_key_value" => "query",
+        "attention.self.value"
+        | "attention.v_lin"
+        | "self_attn.v_proj"
+        | "self_attn.o_proj"
+        | "attn.c_proj"
+        | "attention.dense" => "value",
+        "intermediate.dense" | "ffn.lin1" | "mlp.up_proj" | "mlp.gate_up_proj" | "mlp.c_fc"
+        | "mlp.dense_h_to_4h" => "first",
+        "output.dense" | "ffn.lin2" | "mlp.down_proj" | "mlp.c_proj" | "mlp.dense_4h_to_h" => {
+            "second"
+        }
+        "attention.output.LayerNorm" | "sa_layer_norm" | "input_layernorm" | "ln_1" => {
+            "attention norm"
+        }
+        "output.LayerNorm" | "output_layer_norm" | "post_attention_layernorm" | "ln_2" => {
+            "last norm"
+        }
         "attention.output" | "attention_adapters" => "attention adapter",
         "output" | "output_adapters" => "last adapter",
         other => other,
@@ -191,6 +243,16 @@ fn main() -> Result<()> {
             write(&folder, model, 4, case)?;
         }
     }
+    for model in DECODERS {
+        for case in DECODER_CASES {
+            write(&folder, model, 3, case)?;
+        }
+    }
+    for model in LANGUAGE_MODELS {
+        for case in LANGUAGE_CASES {
+            write_causal(&folder, model, case)?;
+        }
+    }
     // The checkpoint has a head, but for other labels.
     write(&folder, "roberta", 2, &Case::new("other-labels", mix))
 }
@@ -251,6 +313,72 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         folder.join("inputs.safetensors"),
     )?;
     let logits = HashMap::from([("logits", logits)]);
+    candle_core::safetensors::save(&logits, folder.join("logits.safetensors"))?;
+    Ok(())
+}
+
+/// Writes one case of a language model; its logits are 0 at the padding.
+fn write_causal(folder: &Path, model: &str, case: &Case) -> Result<()> {
+    let folder = folder.join(format!("{model}-{}", case.name));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/decoders")
+        .join(model);
+    copy(&source, &folder.join("base"))?;
+    let stored = candle_core::safetensors::load(source.join("expected.safetensors"), &Device::Cpu)?;
+    let config = Config::read(&source.join("config.json"))?;
+    let checkpoint = Arc::new(Checkpoint::open_folder(&source)?);
+    let inputs = inputs(&stored)?;
+    let logits = |adapters: &Adapters, prepare: &dyn Fn() -> Result<()>| -> Result<Tensor> {
+        let device = Device::Cpu;
+        let model = models::load_causal(&config, &checkpoint, adapters, DType::F32, &device)?;
+        prepare()?;
+        let hidden = model.hidden(&inputs, &Pass::eval())?;
+        let (batch, length, _) = hidden.dims3()?;
+        let logits = model.unembed(&hidden.flatten(0, 1)?)?;
+        let mask = inputs.attention_mask.to_dtype(DType::F32)?.unsqueeze(2)?;
+        Ok(logits.reshape((batch, length, ()))?.broadcast_mul(&mask)?)
+    };
+    let adapters = Adapters::superset(superset(case), 1);
+    let expected = logits(&adapters, &|| {
+        for parameter in adapters.parameters() {
+            scramble(&parameter)?;
+        }
+        for group in partition(&adapters.parameters(), &Grouping::Module, false) {
+            if !(case.keep)(&group) {
+                group.set_state(State::Dropped);
+            }
+        }
+        Ok(())
+    })?;
+    let options = AdapterOptions {
+        task: autopeft::recipe::TaskKind::CausalLm,
+        base_model: model,
+        config: &config,
+        labels: &[],
+        lora_dropout: 0.0,
+        target: case.target,
+    };
+    let adapter = folder.join("adapter");
+    fs::create_dir(&adapter)?;
+    write_adapter(&adapter, &adapters, &options)?;
+    let again = Adapters::load(&adapter)?;
+    let difference: f32 = (&expected - logits(&again, &|| Ok(()))?)?
+        .abs()?
+        .max_all()?
+        .to_scalar()?;
+    again.check_used()?;
+    if f64::from(difference) > TOLERANCE {
+        let folder = folder.display();
+        return Err(format!("{folder}: read back, the logits differ by {difference:e}").into());
+    }
+    let given = ["input_ids", "attention_mask"]
+        .iter()
+        .filter_map(|name| Some((*name, stored.get(*name)?.clone())));
+    candle_core::safetensors::save(
+        &given.collect::<HashMap<_, _>>(),
+        folder.join("inputs.safetensors"),
+    )?;
+    let logits = HashMap::from([("logits", expected)]);
     candle_core::safetensors::save(&logits, folder.join("logits.safetensors"))?;
     Ok(())
 }

@@ -26,11 +26,12 @@ fn classifiers_have_the_logits_of_transformers() {
         };
         for dtype in [DType::F32, DType::F64] {
             let got = logits(&golden, Head::new(3), dtype);
+            let tolerance = golden.tolerance(TOLERANCE);
             assert_close(
                 &got,
                 expected,
-                TOLERANCE,
-                TOLERANCE,
+                tolerance,
+                tolerance,
                 &format!("{} {dtype:?}", golden.name),
             );
         }
@@ -76,8 +77,8 @@ fn mean_pooling_has_the_mean_over_the_tokens_of_every_checkpoint() {
         assert_close(
             &got,
             &golden.expected["mean_pooled"],
-            TOLERANCE,
-            TOLERANCE,
+            golden.tolerance(TOLERANCE),
+            golden.tolerance(TOLERANCE),
             &golden.name,
         );
     }

@@ -266,6 +266,15 @@ impl Adapters {
                 transposed,
             },
         );
+        let stored = match stored {
+            Some(stored) => stored,
+            None if transposed => FrozenWeight::Dense(
+                vb.get((in_features, out_features), "weight")?
+                    .t()?
+                    .contiguous()?,
+            ),
+            None => FrozenWeight::Dense(vb.get((out_features, in_features), "weight")?),
+        };
         let mut lora = Vec::new();
         let (scale, dropout) = plan
             .lora
@@ -287,15 +296,6 @@ impl Adapters {
             } else {
                 Value::Frozen(value)
             })
-        };
-        let stored = match stored {
-            Some(stored) => stored,
-            None if transposed => FrozenWeight::Dense(
-                vb.get((in_features, out_features), "weight")?
-                    .t()?
-                    .contiguous()?,
-            ),
-            None => FrozenWeight::Dense(vb.get((out_features, in_features), "weight")?),
         };
         let weight = if plan.base {
             let wide = stored.widen(vb.dtype())?;

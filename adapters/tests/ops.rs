@@ -6,9 +6,13 @@
 )]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use autopeft_adapters::ops::{self, Attention, TokenLabels};
-use autopeft_adapters::{Adapters, LoraPlan, LoraTargets, Pass, Superset};
+use autopeft_adapters::ops::{self, Attention, GroupedAttention, TokenLabels};
+use autopeft_adapters::{
+    Adapters, FrozenWeight, LinearKind, LoraPlan, LoraTargets, Pass, Superset,
+};
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use rand::{RngExt, SeedableRng};
@@ -96,6 +100,35 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
             };
             ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
         }),
+        ("softcap", vec![vec![5, 40]], |x| ops::softcap(x[0], 2.0)),
+        ("multiply", vec![vec![5, 40]; 2], |x| {
+            ops::multiply(x[0], x[1])
+        }),
+        // Two heads of 6 features, of which 4 are turned.
+        ("rope", vec![vec![3, 5, 12]], |x| {
+            let angles = random(&[1, 5, 2], 50, x[0].dtype()).to_device(x[0].device())?;
+            ops::rope(x[0], &angles.cos()?, &angles.sin()?, 2)
+        }),
+        // Four heads of 3 features share two of keys; the last two queries of seven see what is before them.
+        (
+            "grouped-attention",
+            vec![vec![2, 2, 12], vec![2, 7, 6], vec![2, 7, 6]],
+            |x| {
+                let mask: Vec<f64> = (0..14)
+                    .map(|at| if at % 7 > 5 + at / 7 { -1e9 } else { 0.0 })
+                    .collect();
+                let mask = Tensor::from_vec(mask, (1, 1, 2, 7), &Device::Cpu)?
+                    .to_dtype(x[0].dtype())?
+                    .to_device(x[0].device())?;
+                let sizes = GroupedAttention {
+                    num_heads: 4,
+                    num_kv_heads: 2,
+                    scale: 0.5,
+                    softcap: Some(3.0),
+                };
+                ops::grouped_attention(x[0], x[1], x[2], Some(&mask), sizes)
+            },
+        ),
         ("cross-entropy", vec![vec![4, 3]], |x| {
             let labels = Tensor::new(&[2u32, 0, 1, 1], x[0].device())?;
             ops::cross_entropy(x[0], &labels)
@@ -244,7 +277,7 @@ fn fused_loops_equal_candles_operators() {
                 .enumerate()
                 .map(|(seed, shape)| {
                     let mut shape = shape.clone();
-                    if name != "cross-entropy" && name != "attention" {
+                    if name != "cross-entropy" && !name.ends_with("attention") {
                         shape[0] *= scale * 3;
                     }
                     random(&shape, seed as u64, DType::F64)
@@ -418,4 +451,38 @@ fn gpu_gives_the_numbers_of_the_cpu() {
             );
         }
     }
+}
+
+/// Blocks of 8 bits are numbers like any others, once they are widened.
+#[test]
+fn a_quantized_weight_gives_values_and_gradients_of_what_it_stands_for() {
+    let dense = random(&[6, 32], 3, DType::F32);
+    let quantized = QTensor::quantize(&dense, GgmlDType::Q8_0).unwrap();
+    let wide = quantized.dequantize(&Device::Cpu).unwrap();
+    assert!(difference(&dense, &wide) > 1e-4, "nothing was rounded");
+    let quantized = FrozenWeight::Quantized(Arc::new(quantized));
+    let x = random(&[5, 32], 4, DType::F32);
+    let inputs = std::slice::from_ref(&x);
+
+    let (expected, expected_gradients) = value_and_gradients(inputs, |x| x[0].matmul(&wide.t()?));
+    let (got, gradients) = value_and_gradients(inputs, |x| quantized.project(x[0]));
+    assert!(difference(&got, &expected) < 1e-4);
+    assert!(difference(&gradients[0], &expected_gradients[0]) < 1e-4);
+
+    let zeros = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    let kind = LinearKind {
+        bias: false,
+        weight: Some(quantized.clone()),
+        ..LinearKind::default()
+    };
+    let layer = Adapters::none().linear_of(32, 6, kind, zeros).unwrap();
+    let pass = Pass::train(0);
+    let forward = |x: &[&Tensor]| layer.forward(x[0], &pass).map_err(candle_core::Error::wrap);
+    let (got, gradients) = value_and_gradients(inputs, forward);
+    assert!(difference(&got, &expected) < 1e-4);
+    assert!(difference(&gradients[0], &expected_gradients[0]) < 1e-4);
+
+    let ids = Tensor::new(&[4u32, 0], &Device::Cpu).unwrap();
+    let rows = quantized.rows(&ids, DType::F32).unwrap();
+    assert_eq!(difference(&rows, &wide.index_select(&ids, 0).unwrap()), 0.0);
 }

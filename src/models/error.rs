@@ -113,7 +113,8 @@ impl ModelError {
                 Some("point to a folder made by `save_pretrained`, or to a model on the hub".into())
             }
             Self::UnsupportedModelType { .. } => Some(
-                "CONTRIBUTING.md says how to add a model family: one file and one variant".into(),
+                "the page \"Add a model family\" of CONTRIBUTING.md says how: one file and one variant"
+                    .into(),
             ),
             Self::NotCausal { .. } => {
                 Some("use a decoder such as Llama, or the task `text-classification`".into())

@@ -51,8 +51,13 @@ impl Golden {
 
     /// Opens `tests/fixtures/models/{name}`.
     pub fn open(name: &str) -> Self {
-        let folders = folders("models");
-        let folder = folders.iter().find(|folder| folder.ends_with(name));
+        Self::open_in("models", name)
+    }
+
+    /// Opens `tests/fixtures/{kind}/{name}`.
+    pub fn open_in(kind: &str, name: &str) -> Self {
+        let folders = folders(kind);
+        let folder = folders.iter().find(|folder| folder.ends_with(name)); // whole components
         let folder = folder.unwrap_or_else(|| panic!("no fixture {name}"));
         let expected =
             candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
@@ -75,6 +80,17 @@ impl Golden {
             checkpoint: Arc::new(Checkpoint::open_folder(folder).expect("a checkpoint")),
             inputs,
             expected,
+        }
+    }
+
+    /// What separates our f32 and f64 numbers from those of `transformers`, whose decoders compute angles, RMSNorms and
+    /// softmax in f32 even in an f64 model.
+    #[allow(dead_code, reason = "not every test compares")]
+    pub fn tolerance(&self, own: f64) -> f64 {
+        if self.config.decoder.is_some() {
+            own.max(2e-5)
+        } else {
+            own
         }
     }
 
