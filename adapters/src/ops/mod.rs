@@ -8,16 +8,26 @@ mod activation;
 mod attention;
 mod cross_entropy;
 mod function;
+mod fused_attention;
+mod gemm;
 mod layer_norm;
 mod linear;
-mod rms_norm;
 mod rows;
+mod scope;
+mod thin;
+mod tokens;
+mod vector;
 
 pub(crate) use activation::apply as activate;
-pub use activation::{gelu, relu, silu, tanh};
+pub use activation::{gelu, gelu_tanh, relu, silu, tanh};
 pub use attention::{Attention, attention};
 pub use cross_entropy::cross_entropy;
-pub(crate) use function::function2;
-pub(crate) use layer_norm::{input_gradient as norm_input_gradient, layer_norm, normalised};
-pub(crate) use linear::{matmul_rows, row_sum};
-pub(crate) use rms_norm::rms_norm;
+pub(crate) use function::{function2, function3};
+pub(crate) use layer_norm::{
+    Norm, NormOutput, gain_gradient, input_gradient as norm_input_gradient, normalise,
+};
+pub(crate) use linear::{Beside, Way, affine, gather, matmul_rows, project, row_sum};
+pub(crate) use rows::is_plain;
+pub(crate) use scope::is_tracked;
+pub use scope::scope;
+pub use tokens::{add, first_token, mean_tokens, reshape};
