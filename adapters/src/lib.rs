@@ -26,6 +26,7 @@ mod adapters;
 mod bottleneck;
 mod error;
 mod files;
+pub mod hardware;
 mod kind;
 mod linear;
 mod merge;

@@ -162,6 +162,18 @@ pub(crate) fn gemm(
     }
 }
 
+/// One product of these sizes, to be timed.
+pub(crate) fn measure_product(rows: usize, inner: usize, columns: usize) {
+    let (a, b) = (vec![0.5f32; rows * inner], vec![0.25f32; inner * columns]);
+    let mut c = vec![0f32; rows * columns];
+    let (a, b) = (
+        Matrix::new(&a, rows, inner),
+        Matrix::new(&b, columns, inner).t(),
+    );
+    gemm(&mut c, columns, Target::Replace, 1.0, a, b, Threads::All);
+    std::hint::black_box(&c);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
