@@ -12,6 +12,7 @@ pub mod export;
 pub mod groups;
 pub mod hub;
 pub mod interrupt;
+pub mod memory;
 pub mod metrics;
 pub mod models;
 pub mod pipeline;

@@ -26,6 +26,7 @@ use serde_json::json;
 const LEARNING_RATE: f64 = 1e-3;
 
 fn main() -> Result<()> {
+    autopeft::memory::keep_freed();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, job, numbers @ ..] = arguments.as_slice() else {
         bail!("usage: versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS");
