@@ -14,6 +14,7 @@ pub mod generate;
 pub mod groups;
 pub mod hub;
 pub mod interrupt;
+pub mod memory;
 pub mod metrics;
 pub mod models;
 pub mod pipeline;

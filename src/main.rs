@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    autopeft::memory::keep_freed();
     autopeft::cli::run(std::env::args_os()).into()
 }

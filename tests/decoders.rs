@@ -1,5 +1,6 @@
 //! Language models compute what `transformers` computes, whatever is recomputed, cached, packed, or kept in fewer bits.
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod golden;
 
 use std::collections::HashMap;

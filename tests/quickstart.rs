@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use autopeft::interrupt::Interrupt;
+use autopeft::metrics::Scores;
 use autopeft::pipeline;
 use autopeft::progress::Silent;
 use autopeft::recipe::{Override, Recipe};
@@ -24,7 +25,10 @@ fn run(seed: u64) -> SelectionReport {
 
 fn accuracy(report: &SelectionReport, stage: Stage) -> f64 {
     let found = report.held_out.iter().find(|value| value.stage == stage);
-    found.unwrap().evaluation.accuracy
+    match found.unwrap().evaluation.scores {
+        Scores::Classes { accuracy, .. } => accuracy,
+        other => panic!("not the measures of a classification: {other:?}"),
+    }
 }
 
 /// Spearman's rank correlation of the influences of the groups that both reports have.

@@ -83,7 +83,6 @@ impl Bottleneck {
         norm: &LayerNorm,
         pass: &Pass,
     ) -> Result<Tensor> {
-        let sum = (block + input)?;
         let attached = self.attached.as_ref().filter(|attached| {
             attached
                 .parameters
@@ -91,15 +90,16 @@ impl Bottleneck {
                 .all(|parameter| parameter.is_active())
         });
         let Some(attached) = attached else {
-            return norm.forward(&sum, pass);
+            return norm.forward_sum(block, input, pass);
         };
+        let sum = ops::add(block, input)?;
         let read = match attached.plan.style {
             BottleneckStyle::Pfeiffer => norm.forward(&sum, pass)?,
             BottleneckStyle::Houlsby => block.clone(),
             BottleneckStyle::Parallel => input.clone(),
         };
         let added = attached.compute(&read, pass).in_module(&self.path)?;
-        norm.forward(&(sum + added)?, pass)
+        norm.forward_sum(&sum, &added, pass)
     }
 }
 
@@ -116,7 +116,7 @@ impl Attached {
         let output = (matmul_rows(&inner, &up)?.broadcast_add(&up_bias)? * self.plan.scaling)?;
         let output = output.reshape((batch, sequence, hidden))?;
         let wanted = pass.wanted(&self.parameters);
-        let tracked = x.track_op();
+        let tracked = ops::is_tracked(x);
         if wanted.is_none() && !tracked {
             return Ok(output);
         }
@@ -126,7 +126,7 @@ impl Attached {
         };
         let parameters = self.parameters.clone();
         let scaling = self.plan.scaling;
-        function2("bottleneck", [x, &anchor], output, move |_, gradient| {
+        function2("bottleneck", [x, &anchor], output, move |gradient| {
             let outer = (gradient.contiguous()?.reshape((batch * sequence, hidden))? * scaling)?;
             let inside = (outer.matmul(&up)? * &slope)?; // gradient at D z + d
             let saved = Saved {

@@ -23,8 +23,8 @@ pub fn checkpoint(x: &Tensor, pass: &Pass, block: Block) -> Result<Tensor> {
     let value = block(&x.detach(), &twice.value())?;
     let anchor = twice.anchor(x.device())?;
     let input = x.detach();
-    let is_tracked = x.track_op();
-    function2("checkpoint", [x, &anchor], value, move |_, gradient| {
+    let is_tracked = crate::ops::is_tracked(x);
+    function2("checkpoint", [x, &anchor], value, move |gradient| {
         let input = if is_tracked {
             Var::from_tensor(&input)?.into_inner()
         } else {

@@ -69,7 +69,7 @@ impl FrozenWeight {
         let dtype = x.dtype();
         let value = x.detach().matmul(&self.widen(dtype)?.t()?)?;
         let weight = self.clone();
-        function1("fixed-linear", x, value, move |_, gradient| {
+        function1("fixed-linear", x, value, move |gradient| {
             gradient.matmul(&weight.widen(dtype)?)
         })
     }

@@ -28,6 +28,7 @@ mod checkpoint;
 mod error;
 mod files;
 mod frozen;
+pub mod hardware;
 mod kind;
 mod linear;
 mod merge;

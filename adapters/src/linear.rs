@@ -9,7 +9,7 @@ use candle_nn::Module;
 use crate::Result;
 use crate::error::InModule;
 use crate::frozen::FrozenWeight;
-use crate::ops::{function2, matmul_rows, row_sum};
+use crate::ops::{self, Beside, Way, function2, matmul_rows, row_sum};
 use crate::parameter::{Parameter, State};
 use crate::pass::{Directions, Pass, Tape, Wanted};
 
@@ -137,28 +137,30 @@ impl Linear {
         let rows = x.elem_count() / in_features;
         let input = x.detach().reshape((rows, in_features))?; // (rows, in)
         let weight = self.weight.tensor(x.dtype())?;
-        let mut output = matmul_rows(&input, &weight)?; // (rows, out)
+        let bias = match &self.bias {
+            Some(bias) => Some(bias.tensor(x.dtype())?),
+            None => None,
+        };
         let low_rank = self.low_rank()?;
         let mut mask = None;
-        if let Some(LowRank { a, b, .. }) = &low_rank {
+        let mut inner = None; // x Aᵀ, (rows, r)
+        if let Some(LowRank { a, .. }) = &low_rank {
             mask = pass.dropout_mask(self.dropout, &input)?;
-            let dropped = match &mask {
-                Some(mask) => (&input * mask)?,
-                None => input.clone(),
-            };
-            let product = matmul_rows(&matmul_rows(&dropped, a)?, &(b * self.scale)?)?;
-            output = (output + product)?;
+            inner = Some(match &mask {
+                Some(mask) => ops::project(&(&input * mask)?, a)?,
+                None => ops::project(&input, a)?,
+            });
         }
-        if let Some(bias) = &self.bias {
-            output = output.broadcast_add(&bias.tensor(x.dtype())?)?;
-        }
+        let beside = low_rank.as_ref().zip(inner.as_ref());
+        let output = self.product(&input, &weight, bias.as_ref(), beside)?; // (rows, out)
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = weight.dim(0)?;
         }
         let output = output.reshape(shape)?;
         let wanted = pass.wanted(self.parameters());
-        if wanted.is_none() && !x.track_op() {
+        let input_tracked = ops::is_tracked(x);
+        if wanted.is_none() && !input_tracked {
             return Ok(output);
         }
         let backward = Backward {
@@ -172,18 +174,52 @@ impl Linear {
             },
             input,
             low_rank,
+            inner,
             mask,
             wanted: wanted.clone(),
-            input_tracked: x.track_op(),
+            input_tracked,
             input_shape: x.dims().to_vec(),
         };
         let anchor = match &wanted {
             Some(wanted) => wanted.tape().anchor(x.device())?.as_tensor().clone(),
             None => x.detach(),
         };
-        function2("linear", [x, &anchor], output, move |_, gradient| {
+        function2("linear", [x, &anchor], output, move |gradient| {
             Ok([backward.run(gradient)?, None])
         })
+    }
+
+    /// `x Wᵀ + b + scale · (x Aᵀ) Bᵀ`, where `beside` has `x Aᵀ`.
+    fn product(
+        &self,
+        input: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        beside: Option<(&LowRank, &Tensor)>,
+    ) -> CandleResult<Tensor> {
+        if [Some(input), Some(weight), bias]
+            .into_iter()
+            .flatten()
+            .all(ops::is_plain)
+        {
+            let expand = beside
+                .map(|(LowRank { b, .. }, _)| b.t()?.contiguous())
+                .transpose()?;
+            let beside = beside.zip(expand.as_ref()).map(|((_, h), expand)| Beside {
+                h,
+                expand,
+                scale: self.scale,
+            });
+            return ops::affine(input, weight, Way::Forward, bias, beside);
+        }
+        let mut output = matmul_rows(input, weight)?;
+        if let Some((LowRank { b, .. }, inner)) = beside {
+            output = (output + matmul_rows(inner, &(b * self.scale)?)?)?;
+        }
+        match bias {
+            Some(bias) => output.broadcast_add(bias),
+            None => Ok(output),
+        }
     }
 }
 
@@ -203,6 +239,8 @@ struct Backward {
     /// `None` where it is not kept in the number type of the computation.
     weight: Option<Tensor>,
     low_rank: Option<LowRank>,
+    /// `x Aᵀ`, (rows, r), of the input as LoRA saw it.
+    inner: Option<Tensor>,
     mask: Option<Tensor>,
     wanted: Option<Wanted>,
     input_tracked: bool,
@@ -213,28 +251,51 @@ impl Backward {
     fn run(&self, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         let (rows, _) = self.input.dims2()?;
         let gradient = gradient.contiguous()?.reshape((rows, self.out_features))?; // (rows, out)
+        // The gradient at `x Aᵀ` without the scale, (rows, r).
+        let outer = match &self.low_rank {
+            Some(LowRank { b, .. }) => Some(ops::project(&gradient, &b.t()?.contiguous()?)?),
+            None => None,
+        };
         match &self.wanted {
-            Some(Wanted::Gradients(tape)) => self.gradients(&gradient, tape)?,
+            Some(Wanted::Gradients(tape)) => self.gradients(&gradient, outer.as_ref(), tape)?,
             Some(Wanted::Tangents(tape, directions)) => {
-                self.tangents(&gradient, tape, directions)?
+                self.tangents(&gradient, outer.as_ref(), tape, directions)?;
             }
             None => {}
         }
         if !self.input_tracked {
             return Ok(None);
         }
-        let mut result = match &self.weight {
-            Some(weight) => gradient.matmul(weight)?,
-            None => gradient.matmul(&self.layer.weight.tensor(gradient.dtype())?)?,
+        self.input_gradient(&gradient, outer.as_ref())?
+            .reshape(self.input_shape.as_slice())
+            .map(Some)
+    }
+
+    fn input_gradient(&self, gradient: &Tensor, outer: Option<&Tensor>) -> CandleResult<Tensor> {
+        let weight = match &self.weight {
+            Some(weight) => weight.clone(),
+            None => self.layer.weight.tensor(gradient.dtype())?,
         };
-        if let Some(LowRank { a, b, .. }) = &self.low_rank {
-            let mut through = (gradient.matmul(b)? * self.layer.scale)?.matmul(a)?;
-            if let Some(mask) = &self.mask {
-                through = (through * mask)?;
+        let beside = self.low_rank.as_ref().zip(outer);
+        let scale = self.layer.scale;
+        let plain = ops::is_plain(gradient) && ops::is_plain(&weight);
+        let beside = match (beside, plain, &self.mask) {
+            // What passes the mask is added behind the product.
+            (Some((LowRank { a, .. }, outer)), _, Some(mask)) => {
+                let through = ((outer.matmul(a)? * scale)? * mask)?;
+                return ops::add(&through_weight(gradient, &weight, plain, None)?, &through);
             }
-            result = (result + through)?;
-        }
-        result.reshape(self.input_shape.as_slice()).map(Some)
+            (Some((LowRank { a, .. }, outer)), true, None) => Some(Beside {
+                h: outer,
+                expand: a,
+                scale,
+            }),
+            (Some((LowRank { a, .. }, outer)), false, None) => {
+                return gradient.matmul(&weight)? + (outer.matmul(a)? * scale)?;
+            }
+            (None, _, _) => None,
+        };
+        through_weight(gradient, &weight, plain, beside)
     }
 
     /// The input as LoRA saw it.
@@ -245,7 +306,12 @@ impl Backward {
         }
     }
 
-    fn gradients(&self, gradient: &Tensor, tape: &Tape) -> CandleResult<()> {
+    fn gradients(
+        &self,
+        gradient: &Tensor,
+        outer: Option<&Tensor>,
+        tape: &Tape,
+    ) -> CandleResult<()> {
         let trainable = |parameter: &Arc<Parameter>| parameter.state() == State::Trainable;
         if let Some(weight) = self.layer.weight.parameter().filter(|p| trainable(p)) {
             tape.deliver(weight.index(), gradient.t()?.matmul(&self.input)?)?;
@@ -259,7 +325,9 @@ impl Backward {
         {
             tape.deliver(bias.index(), row_sum(gradient)?)?;
         }
-        let Some(LowRank { blocks, a, b }) = &self.low_rank else {
+        let (Some(LowRank { blocks, .. }), Some(inner), Some(outer)) =
+            (&self.low_rank, &self.inner, outer)
+        else {
             return Ok(());
         };
         if !blocks
@@ -268,10 +336,9 @@ impl Backward {
         {
             return Ok(());
         }
-        let input = self.dropped_input()?;
         let scale = self.layer.scale;
-        let down = (gradient.matmul(b)? * scale)?.t()?.matmul(&input)?; // (r, in)
-        let up = gradient.t()?.matmul(&(matmul_rows(&input, a)? * scale)?)?; // (out, r)
+        let down = (ops::gather(outer, &self.dropped_input()?)? * scale)?; // (r, in)
+        let up = (ops::gather(inner, gradient)?.t()? * scale)?; // (out, r)
         let mut start = 0;
         for block in blocks {
             let rank = block.a.initial().dim(0)?;
@@ -291,6 +358,7 @@ impl Backward {
     fn tangents(
         &self,
         gradient: &Tensor,
+        outer: Option<&Tensor>,
         tape: &Tape,
         directions: &Directions,
     ) -> CandleResult<()> {
@@ -306,10 +374,12 @@ impl Backward {
         if let Some(bias) = self.layer.bias.as_ref().and_then(Value::parameter)
             && let Some(direction) = directions.get(bias.index())
         {
-            let along = gradient.matmul(&direction.unsqueeze(1)?)?; // (rows, 1)
+            let along = ops::project(gradient, &direction.unsqueeze(0)?)?; // (rows, 1)
             tape.deliver(bias.index(), per_example(&along, self.batch)?.squeeze(1)?)?;
         }
-        let Some(LowRank { blocks, a, b }) = &self.low_rank else {
+        let (Some(LowRank { blocks, .. }), Some(inner), Some(outer)) =
+            (&self.low_rank, &self.inner, outer)
+        else {
             return Ok(());
         };
         let along = |parameter: &Arc<Parameter>| match directions.get(parameter.index()) {
@@ -331,8 +401,8 @@ impl Backward {
             1,
         )?;
         let scale = self.layer.scale;
-        let down = (gradient.matmul(b)? * matmul_rows(&self.input, &delta_a)?)?; // (rows, r)
-        let up = (gradient.matmul(&delta_b)? * matmul_rows(&self.input, a)?)?; // (rows, r)
+        let down = (outer * ops::project(&self.input, &delta_a)?)?; // (rows, r)
+        let up = (ops::project(gradient, &delta_b.t()?.contiguous()?)? * inner)?; // (rows, r)
         let down = (per_example(&down, self.batch)? * scale)?; // (batch, r)
         let up = (per_example(&up, self.batch)? * scale)?;
         let mut start = 0;
@@ -346,6 +416,19 @@ impl Backward {
             start += rank;
         }
         Ok(())
+    }
+}
+
+fn through_weight(
+    gradient: &Tensor,
+    weight: &Tensor,
+    plain: bool,
+    beside: Option<Beside<'_>>,
+) -> CandleResult<Tensor> {
+    if plain {
+        ops::affine(gradient, weight, Way::Backward, None, beside)
+    } else {
+        gradient.matmul(weight)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result as CandleResult, Tensor};
+use candle_core::{Result as CandleResult, Tensor};
 
 use crate::Result;
 use crate::error::InModule;
+use crate::kind::Part;
 use crate::linear::{Value, per_example};
-use crate::ops;
+use crate::ops::{self, Norm};
 use crate::parameter::{Parameter, State};
 use crate::pass::{Pass, Wanted};
 
@@ -40,27 +41,31 @@ impl LayerNorm {
     /// # Errors
     /// When the shapes do not fit; the error names the module.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.compute(x, pass).in_module(&self.path)
+        let inputs = Inputs { x, residual: None };
+        self.compute(inputs, pass).in_module(&self.path)
     }
 
-    fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
-        let input = x.detach().contiguous()?;
-        let weight = self.weight.tensor(x.dtype())?;
-        let bias = self.bias.tensor(x.dtype())?;
-        let normed = ops::layer_norm(&input, &weight, &bias, self.epsilon)?;
-        let parameters = Parameters {
-            weight: self.weight.parameter().cloned(),
-            bias: self.bias.parameter().cloned(),
-        };
-        normalise(
+    /// The norm of `x + residual`, both (batch, …, hidden), in one pass over them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit; the error names the module.
+    pub fn forward_sum(&self, x: &Tensor, residual: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let inputs = Inputs {
             x,
-            pass,
-            parameters,
-            weight,
-            normed.output,
-            Some(normed.mean),
-            normed.inverse_deviation,
-        )
+            residual: Some(residual),
+        };
+        self.compute(inputs, pass).in_module(&self.path)
+    }
+
+    fn compute(&self, inputs: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
+        let layer = Layer {
+            norm: Norm::Layer,
+            weight: &self.weight,
+            bias: Some(&self.bias),
+            epsilon: self.epsilon,
+            offset: 0.0,
+        };
+        layer.compute(inputs, pass)
     }
 }
 
@@ -94,91 +99,169 @@ impl RmsNorm {
     /// # Errors
     /// When the shapes do not fit; the error names the module.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.compute(x, pass).in_module(&self.path)
+        let inputs = Inputs { x, residual: None };
+        self.compute(inputs, pass).in_module(&self.path)
     }
 
-    fn compute(&self, x: &Tensor, pass: &Pass) -> CandleResult<Tensor> {
+    /// The norm of `x + residual`, both (batch, …, hidden), in one pass over them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit; the error names the module.
+    pub fn forward_sum(&self, x: &Tensor, residual: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let inputs = Inputs {
+            x,
+            residual: Some(residual),
+        };
+        self.compute(inputs, pass).in_module(&self.path)
+    }
+
+    fn compute(&self, inputs: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
+        let layer = Layer {
+            norm: Norm::Rms,
+            weight: &self.weight,
+            bias: None,
+            epsilon: self.epsilon,
+            offset: self.offset,
+        };
+        layer.compute(inputs, pass)
+    }
+}
+
+/// What is normalised: `x`, or `x + residual`.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    x: &'a Tensor,
+    residual: Option<&'a Tensor>,
+}
+
+/// What both norms have.
+struct Layer<'a> {
+    norm: Norm,
+    weight: &'a Value,
+    bias: Option<&'a Value>,
+    epsilon: f64,
+    /// Added to the gain.
+    offset: f64,
+}
+
+impl Layer<'_> {
+    fn compute(&self, Inputs { x, residual }: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
+        let input = x.detach().contiguous()?;
+        let other = residual.map(|r| r.detach().contiguous()).transpose()?;
         let mut weight = self.weight.tensor(x.dtype())?;
         if self.offset != 0.0 {
             weight = (weight + self.offset)?;
         }
-        let (output, inverse) = ops::rms_norm(&x.detach().contiguous()?, &weight, self.epsilon)?;
-        let parameters = Parameters {
-            weight: self.weight.parameter().cloned(),
-            bias: None,
+        let bias = self.bias.map(|bias| bias.tensor(x.dtype())).transpose()?;
+        let ops::NormOutput {
+            output,
+            normalised,
+            inverse_deviation,
+        } = ops::normalise(
+            self.norm,
+            &input,
+            other.as_ref(),
+            &weight,
+            bias.as_ref(),
+            self.epsilon,
+        )?;
+        let parameters: Vec<(Part, Arc<Parameter>)> =
+            [(Part::Weight, Some(self.weight)), (Part::Bias, self.bias)]
+                .into_iter()
+                .filter_map(|(part, value)| Some((part, value?.parameter()?.clone())))
+                .collect();
+        let wanted = pass.wanted(parameters.iter().map(|(_, parameter)| parameter));
+        let tracked = ops::is_tracked(x);
+        let residual_tracked = residual.is_some_and(ops::is_tracked);
+        if wanted.is_none() && !tracked && !residual_tracked {
+            return Ok(output);
+        }
+        let anchor = match &wanted {
+            Some(wanted) => wanted.tape().anchor(x.device())?.as_tensor().clone(),
+            None => x.detach(),
         };
-        normalise(x, pass, parameters, weight, output, None, inverse)
+        let backward = Backward {
+            norm: self.norm,
+            batch: x.dim(0)?,
+            shape: x.dims().to_vec(),
+            weight,
+            normalised,
+            inverse_deviation,
+            parameters,
+            wanted,
+        };
+        let residual = residual.unwrap_or(&anchor);
+        ops::function3("norm", [x, residual, &anchor], output, move |gradient| {
+            let rows = gradient
+                .contiguous()?
+                .reshape(backward.normalised.shape())?;
+            backward.deliver(&rows)?;
+            if !tracked && !residual_tracked {
+                return Ok([None, None, None]);
+            }
+            let gradient = backward.input(&rows)?;
+            Ok([
+                tracked.then(|| gradient.clone()),
+                residual_tracked.then_some(gradient),
+                None,
+            ])
+        })
     }
 }
 
-struct Parameters {
-    weight: Option<Arc<Parameter>>,
-    bias: Option<Arc<Parameter>>,
-}
-
-impl Parameters {
-    fn iter(&self) -> impl Iterator<Item = &Arc<Parameter>> {
-        self.weight.iter().chain(&self.bias)
-    }
-}
-
-/// Ties a computed normalisation into the graph. `mean` is absent for an RMSNorm.
-fn normalise(
-    x: &Tensor,
-    pass: &Pass,
-    parameters: Parameters,
+/// What the backward pass needs.
+struct Backward {
+    norm: Norm,
+    batch: usize,
+    shape: Vec<usize>,
     weight: Tensor,
-    output: Tensor,
-    mean: Option<Tensor>,
-    inverse: Tensor,
-) -> CandleResult<Tensor> {
-    let wanted = pass.wanted(parameters.iter());
-    let tracked = x.track_op();
-    if wanted.is_none() && !tracked {
-        return Ok(output);
-    }
-    let anchor = match &wanted {
-        Some(wanted) => wanted.tape().anchor(x.device())?.as_tensor().clone(),
-        None => x.detach(),
-    };
-    let input = x.detach().contiguous()?;
-    ops::function2("norm", [x, &anchor], output, move |_, gradient| {
-        let normalised = ops::normalised(&input, mean.as_ref(), &inverse)?; // (rows, hidden)
-        let rows = gradient.contiguous()?.reshape(normalised.shape())?;
-        let batch = input.dim(0)?;
-        for parameter in parameters.iter() {
-            let is_weight = parameters
-                .weight
-                .as_ref()
-                .is_some_and(|weight| Arc::ptr_eq(weight, parameter));
-            match &wanted {
+    normalised: Tensor,
+    inverse_deviation: Tensor,
+    parameters: Vec<(Part, Arc<Parameter>)>,
+    wanted: Option<Wanted>,
+}
+
+impl Backward {
+    /// `rows`: the gradient of the output, (rows, hidden).
+    fn deliver(&self, rows: &Tensor) -> CandleResult<()> {
+        for (part, parameter) in &self.parameters {
+            let is_weight = *part == Part::Weight;
+            match &self.wanted {
                 Some(Wanted::Gradients(tape)) if parameter.state() == State::Trainable => {
                     let gradient = if is_weight {
-                        (&rows * &normalised)?
+                        ops::gain_gradient(rows, &self.normalised)?
                     } else {
-                        rows.clone()
+                        ops::row_sum(rows)?
                     };
-                    tape.deliver(parameter.index(), ops::row_sum(&gradient)?)?;
+                    tape.deliver(parameter.index(), gradient)?;
                 }
                 Some(Wanted::Tangents(tape, directions)) => {
-                    if let Some(direction) = directions.get(parameter.index()) {
-                        let factor = if is_weight {
-                            (&rows * &normalised)?
-                        } else {
-                            rows.clone()
-                        };
-                        let along = factor.matmul(&direction.unsqueeze(D::Minus1)?)?; // (rows, 1)
-                        tape.deliver(parameter.index(), per_example(&along, batch)?.squeeze(1)?)?;
-                    }
+                    let Some(direction) = directions.get(parameter.index()) else {
+                        continue;
+                    };
+                    let direction = direction.unsqueeze(0)?;
+                    let along = if is_weight {
+                        ops::project(&(rows * &self.normalised)?, &direction)?
+                    } else {
+                        ops::project(rows, &direction)?
+                    };
+                    let along = per_example(&along, self.batch)?.squeeze(1)?;
+                    tape.deliver(parameter.index(), along)?;
                 }
                 _ => {}
             }
         }
-        if !tracked {
-            return Ok([None, None]);
-        }
-        let result =
-            ops::norm_input_gradient(&rows, &weight, &normalised, &inverse, mean.is_some())?;
-        Ok([Some(result.reshape(input.shape())?), None])
-    })
+        Ok(())
+    }
+
+    fn input(&self, rows: &Tensor) -> CandleResult<Tensor> {
+        ops::norm_input_gradient(
+            self.norm,
+            rows,
+            &self.weight,
+            &self.normalised,
+            &self.inverse_deviation,
+        )?
+        .reshape(self.shape.as_slice())
+    }
 }

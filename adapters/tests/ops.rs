@@ -86,7 +86,60 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
         ("gelu", vec![rows.clone()], |x| ops::gelu(x[0])),
         ("relu", vec![rows.clone()], |x| ops::relu(x[0])),
         ("silu", vec![rows.clone()], |x| ops::silu(x[0])),
-        ("tanh", vec![rows], |x| ops::tanh(x[0])),
+        ("gelu-tanh", vec![rows.clone()], |x| ops::gelu_tanh(x[0])),
+        ("tanh", vec![rows.clone()], |x| ops::tanh(x[0])),
+        ("add", vec![rows.clone(), rows], |x| ops::add(x[0], x[1])),
+        ("first-token", vec![vec![3, 5, 6]], |x| {
+            ops::first_token(x[0])
+        }),
+        ("mean-tokens", vec![vec![2, 3, 6]], |x| {
+            let mask = Tensor::new(&[[1u32, 1, 0], [1, 1, 1]], x[0].device())?;
+            let repeat = x[0].dim(0)? / 2;
+            ops::mean_tokens(x[0], &mask.repeat((repeat, 1))?)
+        }),
+        (
+            "attention of the first position",
+            vec![vec![2, 1, 12], vec![2, 7, 12], vec![2, 7, 12]],
+            |x| {
+                let sizes = Attention {
+                    num_heads: 3,
+                    scale: 0.5,
+                };
+                ops::attention(x[0], x[1], x[2], None, sizes)
+            },
+        ),
+        (
+            "causal attention with shared keys",
+            // More queries than one task takes.
+            vec![vec![2, 150, 12], vec![2, 150, 6], vec![2, 150, 6]],
+            |x| {
+                let mask: Vec<f64> = (0..150 * 150)
+                    .map(|at| {
+                        if at % 150 > at / 150 {
+                            f64::from(f32::MIN)
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                let mask = Tensor::from_vec(mask, (1, 1, 150, 150), &Device::Cpu)?
+                    .to_dtype(x[0].dtype())?
+                    .to_device(x[0].device())?;
+                let sizes = Attention {
+                    num_heads: 4,
+                    scale: 0.5,
+                };
+                ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
+            },
+        ),
+        ("scope", vec![vec![4, 10]], |x| {
+            ops::scope(x[0], |x| {
+                let inner = ops::gelu(x)?;
+                // Read three times, so that its gradient is a sum.
+                let sum = ops::add(&ops::tanh(&inner)?, &ops::add(&inner, &inner)?)?;
+                ops::add(&sum, x)
+            })
+        }),
         ("attention", vec![vec![2, 7, 12]; 3], |x| {
             let mask: Vec<f64> = (0..14)
                 .map(|at| if at % 7 > 4 && at > 6 { -1e9 } else { 0.0 })
@@ -277,7 +330,7 @@ fn fused_loops_equal_candles_operators() {
                 .enumerate()
                 .map(|(seed, shape)| {
                     let mut shape = shape.clone();
-                    if name != "cross-entropy" && !name.ends_with("attention") {
+                    if name != "cross-entropy" && !name.contains("attention") {
                         shape[0] *= scale * 3;
                     }
                     random(&shape, seed as u64, DType::F64)
@@ -430,6 +483,35 @@ fn network(device: &Device) -> Vec<Vec<f32>> {
         results.push(numbers(tangents.get(parameter.index()).unwrap()));
     }
     results
+}
+
+#[test]
+fn a_gradient_that_is_cut_within_a_scope_is_an_error() {
+    let x = Var::from_tensor(&random(&[2, 3], 1, DType::F32)).unwrap();
+    let cut = ops::scope(x.as_tensor(), |x| {
+        ops::gelu(x)? + 1.0 // candle's own operator, which notes nothing
+    });
+    assert!(cut.unwrap_err().to_string().contains("scope"));
+    // The next scope starts anew.
+    let whole: Result<Tensor> = ops::scope(x.as_tensor(), ops::gelu);
+    assert!(whole.unwrap().track_op());
+}
+
+/// The order of every sum is fixed by the sizes; only the parts of a product may differ with the threads.
+#[test]
+fn results_do_not_depend_on_the_number_of_threads_beyond_rounding() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| network(&Device::Cpu))
+    };
+    for (one, two) in run(1).iter().zip(run(2)) {
+        for (one, two) in one.iter().zip(two) {
+            assert!((one - two).abs() < 1e-6 * (1.0 + one.abs()), "{one} {two}");
+        }
+    }
 }
 
 #[test]

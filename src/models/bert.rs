@@ -6,7 +6,7 @@ use autopeft_adapters::{Adapters, Bottleneck, LayerNorm, Linear, Pass, Place, op
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::head::{MeanHead, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `BertForSequenceClassification`.
@@ -48,9 +48,14 @@ impl Model for Bert {
         inputs.check(&self.config)?;
         let (_, length) = inputs.input_ids.dims2()?;
         let positions = self.embeddings.position.narrow(0, 0, length)?; // (sequence, hidden)
-        let embedded = self.embeddings.forward(inputs, &positions, pass)?;
-        let hidden = self.encoder.forward(embedded, inputs, pass)?;
-        self.head.forward(&hidden, inputs, pass)
+        let embedded = self.embeddings.forward(inputs, &positions)?;
+        ops::scope(&embedded, |embedded| {
+            let hidden = self.embeddings.norm.forward(embedded, pass)?;
+            let hidden = self
+                .encoder
+                .forward(hidden, inputs, self.head.reads(), pass)?;
+            self.head.forward(&hidden, inputs, pass)
+        })
     }
 
     fn config(&self) -> &Config {
@@ -84,7 +89,14 @@ impl BertHead {
         Ok(Self::FirstToken { pooler, classifier })
     }
 
-    /// `hidden`: (batch, sequence, hidden). Returns (batch, labels).
+    fn reads(&self) -> Reads {
+        match self {
+            Self::FirstToken { .. } => Reads::First,
+            Self::Mean(_) => Reads::All,
+        }
+    }
+
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
     fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { pooler, classifier } => {
@@ -96,14 +108,14 @@ impl BertHead {
     }
 }
 
-/// Sum of word, position and token type embeddings, normalised. The tables themselves are fixed.
+/// Word, position and token type embeddings, and the norm of their sum. The tables themselves are fixed.
 #[derive(Debug)]
 pub(super) struct Embeddings {
     word: Tensor,       // (vocabulary, hidden)
     token_type: Tensor, // (types, hidden)
     /// (positions, hidden)
     pub(super) position: Tensor,
-    norm: LayerNorm,
+    pub(super) norm: LayerNorm,
 }
 
 impl Embeddings {
@@ -122,17 +134,15 @@ impl Embeddings {
         })
     }
 
-    /// `positions`: broadcastable to (batch, sequence, hidden), which is also what is returned.
+    /// The sum. `positions`: broadcastable to (batch, sequence, hidden), which is also what is returned.
     pub(super) fn forward(
         &self,
         inputs: &Inputs,
         positions: &Tensor,
-        pass: &Pass,
     ) -> Result<Tensor, ModelError> {
         let words = look_up(&self.word, &inputs.input_ids)?;
         let types = look_up(&self.token_type, &inputs.token_type_ids)?;
-        let sum = (words + types)?.broadcast_add(positions)?;
-        Ok(self.norm.forward(&sum, pass)?)
+        Ok((words + types)?.broadcast_add(positions)?)
     }
 }
 
@@ -161,18 +171,25 @@ impl Encoder {
         Ok(Self { layers })
     }
 
-    /// (batch, sequence, hidden), in and out.
+    /// `hidden`: (batch, sequence, hidden). Returns the positions that `reads` names, (batch, positions, hidden).
     pub(super) fn forward(
         &self,
         mut hidden: Tensor,
         inputs: &Inputs,
+        reads: Reads,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
         let mask = inputs.additive_mask(hidden.dtype())?;
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden, mask.as_ref(), pass)?;
+        let Some((last, below)) = self.layers.split_last() else {
+            return Ok(match reads {
+                Reads::First => ops::first_token(&hidden)?,
+                Reads::All => hidden,
+            });
+        };
+        for layer in below {
+            hidden = layer.forward(&hidden, mask.as_ref(), Reads::All, pass)?;
         }
-        Ok(hidden)
+        last.forward(&hidden, mask.as_ref(), reads, pass)
     }
 }
 
@@ -218,15 +235,20 @@ impl Layer {
         &self,
         x: &Tensor,
         mask: Option<&Tensor>,
+        reads: Reads,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
-        let (query, key) = (self.query.forward(x, pass)?, self.key.forward(x, pass)?);
-        let value = self.value.forward(x, pass)?;
+        let (key, value) = (self.key.forward(x, pass)?, self.value.forward(x, pass)?);
+        let read = match reads {
+            Reads::First => &ops::first_token(x)?,
+            Reads::All => x,
+        };
+        let query = self.query.forward(read, pass)?;
         let context = ops::attention(&query, &key, &value, mask, self.attention)?;
         let block = self.attention_dense.forward(&context, pass)?;
         let attended =
             self.attention_adapter
-                .finish_block(&block, x, &self.attention_norm, pass)?;
+                .finish_block(&block, read, &self.attention_norm, pass)?;
         let inner = self
             .activation
             .forward(&self.intermediate.forward(&attended, pass)?)?;

@@ -158,12 +158,7 @@ impl HiddenActivation {
             Self::Gelu => ops::gelu(x),
             Self::Relu => ops::relu(x),
             Self::Silu => ops::silu(x),
-            Self::GeluTanh => {
-                // x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
-                let cubic = (x * (x * x)?.affine(0.044_715, 1.0)?)?;
-                let scale = (2.0 / std::f64::consts::PI).sqrt();
-                x * ops::tanh(&(cubic * scale)?)?.affine(0.5, 0.5)?
-            }
+            Self::GeluTanh => ops::gelu_tanh(x),
         }
     }
 }

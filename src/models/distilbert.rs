@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::look_up;
-use super::head::{MeanHead, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `DistilBertForSequenceClassification`.
@@ -68,12 +68,11 @@ impl Model for DistilBert {
         let (_, length) = inputs.input_ids.dims2()?;
         let positions = self.position.narrow(0, 0, length)?; // (sequence, hidden)
         let sum = look_up(&self.word, &inputs.input_ids)?.broadcast_add(&positions)?;
-        let mut hidden = self.embedding_norm.forward(&sum, pass)?; // (batch, sequence, hidden)
-        let mask = inputs.additive_mask(hidden.dtype())?;
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden, mask.as_ref(), pass)?;
-        }
-        self.head.forward(&hidden, inputs, pass)
+        ops::scope(&sum, |sum| {
+            let hidden = self.embedding_norm.forward(sum, pass)?; // (batch, sequence, hidden)
+            let hidden = self.encode(hidden, inputs, pass)?;
+            self.head.forward(&hidden, inputs, pass)
+        })
     }
 
     fn config(&self) -> &Config {
@@ -82,6 +81,29 @@ impl Model for DistilBert {
 
     fn num_labels(&self) -> usize {
         self.num_labels
+    }
+}
+
+impl DistilBert {
+    /// `hidden`: (batch, sequence, hidden). Returns the positions that the head reads, (batch, positions, hidden).
+    fn encode(
+        &self,
+        mut hidden: Tensor,
+        inputs: &Inputs,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
+        let mask = inputs.additive_mask(hidden.dtype())?;
+        let reads = self.head.reads();
+        let Some((last, below)) = self.layers.split_last() else {
+            return Ok(match reads {
+                Reads::First => ops::first_token(&hidden)?,
+                Reads::All => hidden,
+            });
+        };
+        for layer in below {
+            hidden = layer.forward(&hidden, mask.as_ref(), Reads::All, pass)?;
+        }
+        last.forward(&hidden, mask.as_ref(), reads, pass)
     }
 }
 
@@ -102,7 +124,14 @@ impl DistilBertHead {
         })
     }
 
-    /// `hidden`: (batch, sequence, hidden). Returns (batch, labels).
+    fn reads(&self) -> Reads {
+        match self {
+            Self::FirstToken { .. } => Reads::First,
+            Self::Mean(_) => Reads::All,
+        }
+    }
+
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
     fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken {
@@ -167,15 +196,20 @@ impl Layer {
         &self,
         x: &Tensor,
         mask: Option<&Tensor>,
+        reads: Reads,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
-        let (query, key) = (self.query.forward(x, pass)?, self.key.forward(x, pass)?);
-        let value = self.value.forward(x, pass)?;
+        let (key, value) = (self.key.forward(x, pass)?, self.value.forward(x, pass)?);
+        let read = match reads {
+            Reads::First => &ops::first_token(x)?,
+            Reads::All => x,
+        };
+        let query = self.query.forward(read, pass)?;
         let context = ops::attention(&query, &key, &value, mask, self.attention)?;
         let block = self.out.forward(&context, pass)?;
         let attended =
             self.attention_adapter
-                .finish_block(&block, x, &self.attention_norm, pass)?;
+                .finish_block(&block, read, &self.attention_norm, pass)?;
         let inner = self
             .activation
             .forward(&self.lin1.forward(&attended, pass)?)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use autopeft_adapters::{Adapters, Linear, Pass};
+use autopeft_adapters::{Adapters, Linear, Pass, ops};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -139,15 +139,22 @@ impl MeanHead {
         inputs: &Inputs,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
-        let mask = inputs.attention_mask.to_dtype(hidden.dtype())?;
-        let count = mask.sum_keepdim(1)?.maximum(1.0)?; // an example without tokens has the mean 0
-        let weights = mask.broadcast_div(&count)?.unsqueeze(1)?; // (batch, 1, sequence)
-        let mean = weights.matmul(&hidden.contiguous()?)?.squeeze(1)?; // (batch, hidden)
+        let mean = ops::mean_tokens(hidden, &inputs.attention_mask)?; // (batch, hidden)
         Ok(self.classifier.forward(&mean, pass)?)
     }
 }
 
-/// The first token of every sequence: (batch, sequence, hidden) to (batch, hidden).
+/// Which positions of the encoder's output the head reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// The first alone: the last layer computes its queries and all that follows them for one position.
+    First,
+    /// All.
+    All,
+}
+
+/// The first token of what the encoder gives a head that [`Reads::First`]: (batch, 1, hidden) to (batch, hidden).
 pub(super) fn first_token(hidden: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
+    let (batch, _, size) = hidden.dims3()?;
+    Ok(ops::reshape(hidden, &[batch, size])?)
 }

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::{Embeddings, Encoder, look_up};
-use super::head::{MeanHead, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, Inputs, Model, ModelError, Pooling};
 
 /// `RobertaForSequenceClassification`.
@@ -57,9 +57,14 @@ impl Model for Roberta {
             inputs.input_ids.device(),
         )?;
         let positions = look_up(&self.embeddings.position, &numbers)?; // (batch, sequence, hidden)
-        let embedded = self.embeddings.forward(inputs, &positions, pass)?;
-        let hidden = self.encoder.forward(embedded, inputs, pass)?;
-        self.head.forward(&hidden, inputs, pass)
+        let embedded = self.embeddings.forward(inputs, &positions)?;
+        ops::scope(&embedded, |embedded| {
+            let hidden = self.embeddings.norm.forward(embedded, pass)?;
+            let hidden = self
+                .encoder
+                .forward(hidden, inputs, self.head.reads(), pass)?;
+            self.head.forward(&hidden, inputs, pass)
+        })
     }
 
     fn config(&self) -> &Config {
@@ -89,7 +94,14 @@ impl RobertaHead {
         })
     }
 
-    /// `hidden`: (batch, sequence, hidden). Returns (batch, labels).
+    fn reads(&self) -> Reads {
+        match self {
+            Self::FirstToken { .. } => Reads::First,
+            Self::Mean(_) => Reads::All,
+        }
+    }
+
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
     fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { dense, out_proj } => {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use autopeft_adapters::{Directions, Gradients, Kind, Parameter, Part};
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -39,12 +39,15 @@ impl Default for AdamWConfig {
     }
 }
 
+/// First and second moment, flat.
+type Moments = (Tensor, Tensor);
+
 /// The optimizer, with its moments.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     parameters: Vec<Arc<Parameter>>,
-    moments: Option<(Tensor, Tensor)>,
+    moments: Option<Moments>,
     steps: i32,
 }
 
@@ -86,27 +89,75 @@ impl AdamW {
         if let Some(limit) = self.config.clip.filter(|limit| norm > *limit) {
             gradient = (gradient * (limit / norm))?;
         }
+        let before = self.moments.take();
+        self.steps += 1;
+        let (direction, moments) = if gradient.device().is_cpu() && gradient.dtype() == DType::F32 {
+            self.advance_plain(&gradient, before)?
+        } else {
+            self.advance(&gradient, before)?
+        };
+        self.moments = Some(moments);
+        Ok(direction)
+    }
+
+    /// The direction and the new moments, by candle's operators.
+    fn advance(&self, gradient: &Tensor, before: Option<Moments>) -> Result<(Tensor, Moments)> {
         let AdamWConfig {
             beta1,
             beta2,
             epsilon,
             ..
         } = self.config;
-        let (first, second) = match self.moments.take() {
+        let (first, second) = match before {
             Some((first, second)) => (
-                ((first * beta1)? + (&gradient * (1.0 - beta1))?)?,
+                ((first * beta1)? + (gradient * (1.0 - beta1))?)?,
                 ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?,
             ),
             None => (
-                (&gradient * (1.0 - beta1))?,
+                (gradient * (1.0 - beta1))?,
                 (gradient.sqr()? * (1.0 - beta2))?,
             ),
         };
-        self.steps += 1;
         let first_hat = (&first / (1.0 - beta1.powi(self.steps)))?;
         let second_hat = (&second / (1.0 - beta2.powi(self.steps)))?;
-        self.moments = Some((first, second));
-        Ok((first_hat / (second_hat.sqrt()? + epsilon)?)?)
+        let direction = (first_hat / (second_hat.sqrt()? + epsilon)?)?;
+        Ok((direction, (first, second)))
+    }
+
+    /// The same in one pass over `f32` numbers on the CPU.
+    fn advance_plain(
+        &self,
+        gradient: &Tensor,
+        before: Option<Moments>,
+    ) -> Result<(Tensor, Moments)> {
+        let AdamWConfig {
+            beta1,
+            beta2,
+            epsilon,
+            ..
+        } = self.config;
+        let gradient = gradient.to_vec1::<f32>()?;
+        let (mut first, mut second) = match before {
+            Some((first, second)) => (first.to_vec1()?, second.to_vec1()?),
+            None => (vec![0f32; gradient.len()], vec![0f32; gradient.len()]),
+        };
+        // The complements are taken in f64: 1 - 0.999 in f32 is wrong in its fifth digit.
+        let (new1, new2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
+        let (beta1, beta2) = (beta1 as f32, beta2 as f32);
+        let first_scale = (1.0 / (1.0 - self.config.beta1.powi(self.steps))) as f32;
+        let second_scale = (1.0 / (1.0 - self.config.beta2.powi(self.steps))) as f32;
+        let epsilon = epsilon as f32;
+        let mut direction = gradient;
+        for ((g, m), v) in direction.iter_mut().zip(&mut first).zip(&mut second) {
+            *m = beta1 * *m + new1 * *g;
+            *v = beta2 * *v + new2 * *g * *g;
+            *g = *m * first_scale / ((*v * second_scale).sqrt() + epsilon);
+        }
+        let tensor = |numbers: Vec<f32>| {
+            let count = numbers.len();
+            Tensor::from_vec(numbers, count, &Device::Cpu)
+        };
+        Ok((tensor(direction)?, (tensor(first)?, tensor(second)?)))
     }
 
     /// Norm of the whole gradient, without that of reference weights: they are not trained, so measuring

@@ -36,6 +36,10 @@ pub fn folders(kind: &str) -> Vec<PathBuf> {
 
 impl Golden {
     /// Every model of the fixtures.
+    #[allow(
+        dead_code,
+        reason = "not every test that has this module goes through all models"
+    )]
     pub fn all() -> Vec<Self> {
         let name = |folder: &PathBuf| {
             folder
@@ -85,7 +89,6 @@ impl Golden {
 
     /// What separates our f32 and f64 numbers from those of `transformers`, whose decoders compute angles, RMSNorms and
     /// softmax in f32 even in an f64 model.
-    #[allow(dead_code, reason = "not every test compares")]
     pub fn tolerance(&self, own: f64) -> f64 {
         if self.config.decoder.is_some() {
             own.max(2e-5)
@@ -95,6 +98,10 @@ impl Golden {
     }
 
     /// The model with its layers from `adapters`.
+    #[allow(
+        dead_code,
+        reason = "not every test that has this module builds classifiers"
+    )]
     pub fn model(&self, adapters: &Adapters, head: Head, dtype: DType) -> Box<dyn Model> {
         models::load(
             &self.config,

@@ -7,31 +7,28 @@
 use candle_core::{Result, Tensor};
 
 use super::function::{function1, function2};
-use super::rows;
+use super::{rows, vector};
 use crate::plan::Activation;
 
 const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
 
-/// `erf(x)` with an absolute error below 1.5e-7 (Abramowitz and Stegun 7.1.26).
-#[inline]
-fn erf(x: f32) -> f32 {
-    let a = x.abs();
+/// The standard normal distribution function `Φ(x)`, and `exp(-x²/2)`, which both have in common.
+#[inline(always)]
+fn phi(x: f32) -> (f32, f32) {
+    let a = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * a);
     let polynomial = t
         * (0.254_829_6
             + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
-    (1.0 - polynomial * (-a * a).exp()).copysign(x)
+    let density = vector::exp(-a * a);
+    let erf = (1.0 - polynomial * density).copysign(x);
+    (0.5 + 0.5 * erf, density)
 }
 
-/// The standard normal distribution function, `Φ(x)`.
-#[inline]
-fn phi(x: f32) -> f32 {
-    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
-}
-
-#[inline]
+#[inline(always)]
 fn gelu_derivative(x: f32) -> f32 {
-    phi(x) + x * FRAC_1_SQRT_2PI as f32 * (-0.5 * x * x).exp()
+    let (phi, density) = phi(x);
+    phi + x * FRAC_1_SQRT_2PI as f32 * density
 }
 
 /// Exact GELU, any shape.
@@ -42,11 +39,11 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     let input = x.detach().contiguous()?;
     let fused = rows::is_plain(&input);
     let value = if fused {
-        rows::map(&input, |x| x * phi(x))?
+        rows::map(&input, |x| x * phi(x).0)?
     } else {
         input.gelu_erf()?
     };
-    function1("gelu", x, value, move |_, gradient| {
+    function1("gelu", x, value, move |gradient| {
         let gradient = gradient.contiguous()?;
         if fused {
             return rows::zip_map(&gradient, &input, |gradient, x| {
@@ -65,9 +62,10 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    let value = x.detach().relu()?;
-    function1("relu", x, value, |output, gradient| {
-        gradient * output.gt(0.0)?.to_dtype(gradient.dtype())?
+    let input = x.detach();
+    let value = input.relu()?;
+    function1("relu", x, value, move |gradient| {
+        gradient * input.gt(0.0)?.to_dtype(gradient.dtype())?
     })
 }
 
@@ -77,7 +75,8 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 /// When a tensor operation fails.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
     let value = x.detach().tanh()?;
-    function1("tanh", x, value, |output, gradient| {
+    let output = value.clone();
+    function1("tanh", x, value, move |gradient| {
         gradient * output.sqr()?.affine(-1.0, 1.0)?
     })
 }
@@ -99,8 +98,8 @@ pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
 pub fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (left, right) = (a.detach(), b.detach());
     let value = (&left * &right)?;
-    let tracked = [a.track_op(), b.track_op()];
-    function2("multiply", [a, b], value, move |_, gradient| {
+    let tracked = [a, b].map(super::is_tracked);
+    function2("multiply", [a, b], value, move |gradient| {
         let when = |wanted: bool, other: &Tensor| wanted.then(|| gradient * other).transpose();
         Ok([when(tracked[0], &right)?, when(tracked[1], &left)?])
     })
@@ -111,26 +110,80 @@ pub fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    let input = x.detach();
-    let value = input.silu()?;
-    function1("silu", x, value, move |output, gradient| {
+    let input = x.detach().contiguous()?;
+    let fused = rows::is_plain(&input);
+    let value = if fused {
+        rows::map(&input, |x| x * sigmoid(x))?
+    } else {
+        input.silu()?
+    };
+    function1("silu", x, value, move |gradient| {
+        if fused {
+            return rows::zip_map(&gradient.contiguous()?, &input, |gradient, x| {
+                let sigmoid = sigmoid(x);
+                gradient * sigmoid * (1.0 + x * (1.0 - sigmoid))
+            });
+        }
         let sigmoid = candle_nn::ops::sigmoid(&input)?;
-        let derivative = (&sigmoid + (output * sigmoid.affine(-1.0, 1.0)?)?)?;
+        let derivative = (&sigmoid * (&input * sigmoid.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?)?;
         gradient * derivative
+    })
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + vector::exp(-x))
+}
+
+/// GELU in its approximation by tanh, any shape: `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which is
+/// `x σ(2 √(2/π) (x + 0.044715 x³))`.
+///
+/// # Errors
+/// When a tensor operation fails.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    const SLOPE: f64 = 1.595_769_121_605_731; // 2 √(2/π)
+    const CUBIC: f64 = 0.044_715;
+    let input = x.detach().contiguous()?;
+    let fused = rows::is_plain(&input);
+    let inner = |x: f32| SLOPE as f32 * (x + CUBIC as f32 * x * x * x);
+    let value = if fused {
+        rows::map(&input, |x| x * sigmoid(inner(x)))?
+    } else {
+        input.gelu()?
+    };
+    function1("gelu-tanh", x, value, move |gradient| {
+        if fused {
+            return rows::zip_map(&gradient.contiguous()?, &input, |gradient, x| {
+                let s = sigmoid(inner(x));
+                let slope = SLOPE as f32 * (1.0 + 3.0 * CUBIC as f32 * x * x);
+                gradient * (s + x * s * (1.0 - s) * slope)
+            });
+        }
+        let square = input.sqr()?;
+        let inner = ((&input * square.affine(CUBIC, 1.0)?)? * SLOPE)?;
+        let s = candle_nn::ops::sigmoid(&inner)?;
+        let slope = (square.affine(3.0 * CUBIC, 1.0)? * SLOPE)?;
+        let rest = ((&input * &s)? * s.affine(-1.0, 1.0)?)?;
+        gradient * (s + (rest * slope)?)?
     })
 }
 
 /// Applies the activation and returns it with its derivative at `x`, neither tracked.
 pub(crate) fn apply(activation: Activation, x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let variable = candle_core::Var::from_tensor(&x.detach().contiguous()?.copy()?)?;
-    let value = match activation {
-        Activation::Relu => relu(&variable)?,
-        Activation::Gelu => gelu(&variable)?,
-        Activation::Swish => silu(&variable)?,
-    };
-    let mut gradients = value.sum_all()?.backward()?;
-    match gradients.remove(&variable) {
-        Some(derivative) => Ok((value.detach(), derivative)),
-        None => candle_core::bail!("the activation delivered no derivative"),
-    }
+    let x = x.detach().contiguous()?;
+    Ok(match activation {
+        Activation::Relu => (x.relu()?, x.gt(0.0)?.to_dtype(x.dtype())?),
+        Activation::Gelu => {
+            let cumulative =
+                ((x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.0)?.erf()? + 1.0)? * 0.5)?;
+            let density = (x.sqr()?.affine(-0.5, 0.0)?.exp()? * FRAC_1_SQRT_2PI)?;
+            (x.gelu_erf()?, (cumulative + (&x * density)?)?)
+        }
+        Activation::Swish => {
+            let sigmoid = candle_nn::ops::sigmoid(&x)?;
+            let value = (&x * &sigmoid)?;
+            let derivative = (&sigmoid + (&value * sigmoid.affine(-1.0, 1.0)?)?)?;
+            (value, derivative)
+        }
+    })
 }

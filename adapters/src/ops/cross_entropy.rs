@@ -18,7 +18,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let picked = log_probabilities.gather(&labels.unsqueeze(1)?, 1)?;
     let value = picked.mean_all()?.neg()?;
     let targets = one_hot(labels, classes, input.dtype())?;
-    function1("cross-entropy", logits, value, move |_, gradient| {
+    function1("cross-entropy", logits, value, move |gradient| {
         let residual = (log_probabilities.exp()? - &targets)?;
         residual
             .affine(1.0 / batch as f64, 0.0)?

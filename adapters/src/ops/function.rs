@@ -13,8 +13,9 @@ use candle_core::{
     Storage, Tensor,
 };
 
-type Vjp<const N: usize> =
-    Box<dyn Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync>;
+use super::scope;
+
+type Vjp<const N: usize> = Box<dyn Fn(&Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync>;
 
 struct Function<const N: usize> {
     name: &'static str,
@@ -27,7 +28,7 @@ impl<const N: usize> Function<N> {
     fn new(
         name: &'static str,
         value: Tensor,
-        vjp: impl Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
+        vjp: impl Fn(&Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name,
@@ -51,6 +52,15 @@ impl<const N: usize> Function<N> {
         let value = self.take()?;
         let (storage, layout) = value.storage_and_layout();
         match &*storage {
+            Storage::Cpu(CpuStorage::F32(numbers))
+                if let Some((start, end)) = layout.contiguous_offsets() =>
+            {
+                // One pass instead of zeros and a copy.
+                Ok((
+                    CpuStorage::F32(numbers[start..end].to_vec()),
+                    layout.shape().clone(),
+                ))
+            }
             Storage::Cpu(storage) => copy(storage, layout),
             _ => candle_core::bail!("operation `{}`: the value is not on the CPU", self.name),
         }
@@ -103,8 +113,8 @@ impl CustomOp1 for Function<1> {
         self.metal()
     }
 
-    fn bwd(&self, _: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [first] = (self.vjp)(&output.detach(), gradient)?;
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let [first] = (self.vjp)(gradient)?;
         Ok(first)
     }
 }
@@ -148,10 +158,10 @@ impl CustomOp2 for Function<2> {
         &self,
         _: &Tensor,
         _: &Tensor,
-        output: &Tensor,
+        _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [first, second] = (self.vjp)(&output.detach(), gradient)?;
+        let [first, second] = (self.vjp)(gradient)?;
         Ok((first, second))
     }
 }
@@ -202,27 +212,26 @@ impl CustomOp3 for Function<3> {
         _: &Tensor,
         _: &Tensor,
         _: &Tensor,
-        output: &Tensor,
+        _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [first, second, third] = (self.vjp)(&output.detach(), gradient)?;
+        let [first, second, third] = (self.vjp)(gradient)?;
         Ok((first, second, third))
     }
 }
 
-/// An operation on one input. `vjp(output, gradient)` returns the input's gradient.
+/// An operation on one input. `vjp(gradient)` returns the input's gradient.
 pub(crate) fn function1(
     name: &'static str,
     input: &Tensor,
     value: Tensor,
-    vjp: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    vjp: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    if !input.track_op() {
-        return Ok(value);
+    let vjp = move |gradient: &Tensor| Ok([Some(vjp(gradient)?)]);
+    match record([input], value, vjp) {
+        Recorded::Done(value) => Ok(value),
+        Recorded::Graph(value, vjp) => input.apply_op1(Function::new(name, value, vjp)),
     }
-    input.apply_op1(Function::new(name, value, move |output, gradient| {
-        Ok([Some(vjp(output, gradient)?)])
-    }))
 }
 
 /// An operation on two inputs; `vjp` must return a gradient for each input that is tracked.
@@ -230,13 +239,13 @@ pub(crate) fn function2(
     name: &'static str,
     inputs: [&Tensor; 2],
     value: Tensor,
-    vjp: impl Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
+    vjp: impl Fn(&Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let [first, second] = inputs;
-    if !(first.track_op() || second.track_op()) {
-        return Ok(value);
+    match record(inputs, value, vjp) {
+        Recorded::Done(value) => Ok(value),
+        Recorded::Graph(value, vjp) => first.apply_op2(second, Function::new(name, value, vjp)),
     }
-    first.apply_op2(second, Function::new(name, value, vjp))
 }
 
 /// An operation on three inputs; `vjp` must return a gradient for each input that is tracked.
@@ -244,11 +253,35 @@ pub(crate) fn function3(
     name: &'static str,
     inputs: [&Tensor; 3],
     value: Tensor,
-    vjp: impl Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
+    vjp: impl Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let [first, second, third] = inputs;
-    if !inputs.iter().any(|input| input.track_op()) {
-        return Ok(value);
+    match record(inputs, value, vjp) {
+        Recorded::Done(value) => Ok(value),
+        Recorded::Graph(value, vjp) => {
+            first.apply_op3(second, third, Function::new(name, value, vjp))
+        }
     }
-    first.apply_op3(second, third, Function::new(name, value, vjp))
+}
+
+enum Recorded<F> {
+    /// Nothing is tracked, or the scope that is open has noted it.
+    Done(Tensor),
+    /// It belongs into candle's graph.
+    Graph(Tensor, F),
+}
+
+fn record<const N: usize, F>(inputs: [&Tensor; N], value: Tensor, vjp: F) -> Recorded<F>
+where
+    F: Fn(&Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
+{
+    if !inputs.iter().any(|input| scope::is_tracked(input)) {
+        return Recorded::Done(value);
+    }
+    if !scope::is_open() {
+        return Recorded::Graph(value, vjp);
+    }
+    let vjp = move |gradient: &Tensor| vjp(gradient).map(|gradients| gradients.into());
+    scope::note(&inputs, &value, Box::new(vjp));
+    Recorded::Done(value)
 }

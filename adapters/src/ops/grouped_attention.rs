@@ -71,12 +71,12 @@ pub fn grouped_attention(
     let probabilities = candle_nn::ops::softmax_last_dim(&scores)?;
     drop(scores);
     let output = scatter(&probabilities.matmul(&v)?)?;
-    let tracked = [query, key, value].map(Tensor::track_op);
+    let tracked = [query, key, value].map(super::is_tracked);
     function3(
         "grouped-attention",
         [query, key, value],
         output,
-        move |_, gradient| {
+        move |gradient| {
             let gradient = gather(gradient)?;
             let when = |wanted: bool, f: &dyn Fn() -> Result<Tensor>| wanted.then(f).transpose();
             let value = when(tracked[2], &|| {

@@ -15,7 +15,7 @@ use super::rows;
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, heads: usize) -> Result<Tensor> {
     let value = turned(&x.detach(), cos, sin, heads)?;
     let (cos, sin) = (cos.clone(), sin.clone());
-    function1("rope", x, value, move |_, gradient| {
+    function1("rope", x, value, move |gradient| {
         // The transpose of a rotation turns back.
         turned(gradient, &cos, &sin.neg()?, heads)
     })

@@ -1,8 +1,10 @@
 //! Loops over contiguous `f32` rows on the CPU. The order of every reduction is fixed by the row, so
 //! results do not depend on the number of threads.
 
-use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Storage, Tensor};
 use rayon::prelude::*;
+
+use super::vector;
 
 /// Below this many numbers a loop runs on one thread.
 const PARALLEL_FROM: usize = 1 << 14;
@@ -21,16 +23,18 @@ pub(crate) fn with_slice<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result
     }
 }
 
-/// A tensor of `like`'s shape whose numbers are `map(x)` of another's.
+/// A tensor of `input`'s shape whose numbers are `map(x)`.
 pub(crate) fn map(input: &Tensor, map: impl Fn(f32) -> f32 + Sync + Send) -> Result<Tensor> {
     with_slice(input, |x| {
         let mut output = vec![0f32; x.len()];
-        let body = |(output, x): (&mut [f32], &[f32])| {
-            for (output, x) in output.iter_mut().zip(x) {
-                *output = map(*x);
-            }
-        };
-        chunked(&mut output, x, body);
+        for_each_chunk(&mut output, |at, output| {
+            let x = &x[at..][..output.len()];
+            vector::run(|| {
+                for (output, x) in output.iter_mut().zip(x) {
+                    *output = map(*x);
+                }
+            });
+        });
         Tensor::from_vec(output, input.shape(), &Device::Cpu)
     })
 }
@@ -41,29 +45,75 @@ pub(crate) fn zip_map(
     b: &Tensor,
     map: impl Fn(f32, f32) -> f32 + Sync + Send,
 ) -> Result<Tensor> {
+    same_size(a, b)?;
     with_slice(a, |left| {
         with_slice(b, |right| {
-            let mut output = left.to_vec();
-            let body = |(output, right): (&mut [f32], &[f32])| {
-                for (output, right) in output.iter_mut().zip(right) {
-                    *output = map(*output, *right);
-                }
-            };
-            chunked(&mut output, right, body);
+            let mut output = vec![0f32; left.len()];
+            for_each_chunk(&mut output, |at, output| {
+                let (left, right) = (&left[at..][..output.len()], &right[at..][..output.len()]);
+                vector::run(|| {
+                    for ((output, left), right) in output.iter_mut().zip(left).zip(right) {
+                        *output = map(*left, *right);
+                    }
+                });
+            });
             Tensor::from_vec(output, a.shape(), &Device::Cpu)
         })
     })
 }
 
-fn chunked(output: &mut [f32], input: &[f32], body: impl Fn((&mut [f32], &[f32])) + Sync + Send) {
+/// `a ← a + b`, both plain. Nobody else may hold the numbers of `a`.
+pub(crate) fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
+    same_size(a, b)?;
+    a.inplace_op2(b, &AddAssign)
+}
+
+fn same_size(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.elem_count() == b.elem_count() {
+        return Ok(());
+    }
+    candle_core::bail!("the shapes {:?} and {:?} differ", a.dims(), b.dims())
+}
+
+struct AddAssign;
+
+impl InplaceOp2 for AddAssign {
+    fn name(&self) -> &'static str {
+        "add-assign"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &mut CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<()> {
+        let ranges = (a_layout.contiguous_offsets(), b_layout.contiguous_offsets());
+        match (a, b, ranges) {
+            (CpuStorage::F32(a), CpuStorage::F32(b), (Some(to), Some(from))) => {
+                let b = &b[from.0..from.1];
+                for_each_chunk(&mut a[to.0..to.1], |at, a| {
+                    let b = &b[at..][..a.len()];
+                    vector::run(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
+                });
+                Ok(())
+            }
+            _ => candle_core::bail!("expected contiguous f32 tensors on the CPU"),
+        }
+    }
+}
+
+/// Runs `body(position, numbers)` over parts of `output`, in parallel when it is large.
+pub(crate) fn for_each_chunk(output: &mut [f32], body: impl Fn(usize, &mut [f32]) + Sync) {
     const CHUNK: usize = 4096;
     if output.len() < PARALLEL_FROM {
-        body((output, input));
+        body(0, output);
     } else {
         output
             .par_chunks_mut(CHUNK)
-            .zip(input.par_chunks(CHUNK))
-            .for_each(body);
+            .enumerate()
+            .for_each(|(chunk, output)| body(chunk * CHUNK, output));
     }
 }
 

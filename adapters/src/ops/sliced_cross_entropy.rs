@@ -66,7 +66,7 @@ pub fn sliced_cross_entropy(
     if rows != labels.len() || rows == 0 {
         candle_core::bail!("{rows} rows of hidden states with {} labels", labels.len());
     }
-    let is_tracked = hidden.track_op();
+    let is_tracked = super::is_tracked(hidden);
     let (mut losses, mut likeliest) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     let mut gradients = Vec::new();
     let mut start = 0;
@@ -103,7 +103,7 @@ pub fn sliced_cross_entropy(
         .to_device(hidden.device())?;
     let sum = if is_tracked {
         let stored = Tensor::cat(&gradients, 0)?;
-        function1("sliced-cross-entropy", hidden, value, move |_, gradient| {
+        function1("sliced-cross-entropy", hidden, value, move |gradient| {
             stored.broadcast_mul(gradient)
         })?
     } else {

@@ -44,6 +44,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Show what could be attached to a model, or what an adapter holds
     Inspect(InspectArgs),
+    /// Show what this machine and build can do, and what would be faster
+    Doctor(DoctorArgs),
     /// List, show and check recipes
     Recipe(RecipeArgs),
     /// Write a completion script for a shell
@@ -83,6 +85,15 @@ impl GlobalArgs {
         };
         Printer::new(verbosity, format, self.color)
     }
+}
+
+/// `autopeft doctor`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Example:\n  autopeft doctor --threads 4")]
+pub struct DoctorArgs {
+    /// CPU threads to measure with (all cores if not given)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroUsize>,
 }
 
 /// `autopeft recipe`.

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub mod completions;
+pub mod doctor;
 pub mod eval;
 pub mod inspect;
 pub mod predict;
@@ -27,6 +28,7 @@ pub fn run(command: &Command, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
         Command::Eval(args) => eval::run(args, printer),
         Command::Predict(args) => predict::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
+        Command::Doctor(args) => doctor::run(args, printer),
         Command::Recipe(args) => recipe::run(args, printer),
         Command::Completions(args) => completions::run(args, printer),
     }

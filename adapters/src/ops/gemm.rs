@@ -1,0 +1,231 @@
+//! Products of dense `f32` matrices with any strides: the one place that calls a library.
+//!
+//! The default is the crate `gemm`, which candle uses too. Of the crates that were compared
+//! (`docs/performance.md`) it was the fastest, with AVX-512 where the processor has it.
+
+use gemm::Parallelism;
+
+/// A read-only matrix within a slice: entry (i, j) is `numbers[i · row_stride + j · column_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    numbers: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows one behind the other.
+    pub(crate) const fn new(numbers: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(numbers, rows, columns, columns)
+    }
+
+    /// Rows of `columns` numbers, `row_stride` apart.
+    pub(crate) const fn strided(
+        numbers: &'a [f32],
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+    ) -> Self {
+        Self {
+            numbers,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// The transpose, over the same numbers.
+    pub(crate) const fn t(self) -> Self {
+        Self {
+            numbers: self.numbers,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    /// Rows and columns.
+    pub(crate) const fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    /// The slice that holds it.
+    #[cfg(test)]
+    pub(crate) const fn numbers(&self) -> &'a [f32] {
+        self.numbers
+    }
+
+    /// The entry (i, j).
+    pub(crate) fn get(&self, i: usize, j: usize) -> f32 {
+        self.numbers[i * self.row_stride + j * self.column_stride]
+    }
+
+    fn fits(&self) -> bool {
+        last(self.rows, self.columns, self.row_stride, self.column_stride) < self.numbers.len()
+    }
+}
+
+/// Position of the last entry.
+const fn last(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> usize {
+    (rows - 1) * row_stride + (columns - 1) * column_stride
+}
+
+/// What becomes of the numbers that are in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Replace,
+    AddTo,
+}
+
+/// How many threads work on one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// The calling one, as within a parallel loop.
+    One,
+    /// Those of rayon's present pool.
+    All,
+}
+
+/// `c ← factor · a b`, or `c ← c + factor · a b`; `c` has rows of `b.columns` numbers, `c_stride` apart.
+///
+/// # Panics
+/// When the sizes of the matrices do not fit each other or their slices.
+pub(crate) fn gemm(
+    c: &mut [f32],
+    c_stride: usize,
+    target: Target,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    threads: Threads,
+) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    assert_eq!(k, b.rows, "the inner sizes of a product differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        c_stride >= n && last(m, n, c_stride, 1) < c.len(),
+        "the target of a product is too small"
+    );
+    if k == 0 {
+        if target == Target::Replace {
+            c.chunks_mut(c_stride)
+                .take(m)
+                .for_each(|row| row[..n].fill(0.0));
+        }
+        return;
+    }
+    assert!(a.fits() && b.fits(), "a factor of a product is too small");
+    let threads = match threads {
+        Threads::One => 1,
+        Threads::All => rayon::current_num_threads(),
+    };
+    let parallelism = if threads > 1 {
+        Parallelism::Rayon(threads)
+    } else {
+        Parallelism::None
+    };
+    #[expect(
+        unsafe_code,
+        reason = "the library takes pointers; the assertions above keep every access within its slice"
+    )]
+    // SAFETY: all strides are non-negative, and the last entry of each matrix lies within its slice, so
+    // every entry does. `c` is borrowed exclusively, so it overlaps neither factor, and rows of `c` do not
+    // overlap each other since `c_stride >= n`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_stride as isize,
+            target == Target::AddTo,
+            a.numbers.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.numbers.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            factor,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// One product of these sizes, to be timed.
+pub(crate) fn measure_product(rows: usize, inner: usize, columns: usize) {
+    let (a, b) = (vec![0.5f32; rows * inner], vec![0.25f32; inner * columns]);
+    let mut c = vec![0f32; rows * columns];
+    let (a, b) = (
+        Matrix::new(&a, rows, inner),
+        Matrix::new(&b, columns, inner).t(),
+    );
+    gemm(&mut c, columns, Target::Replace, 1.0, a, b, Threads::All);
+    std::hint::black_box(&c);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count)
+            .map(|i| ((i * 7919 + seed) % 101) as f32 / 101.0 - 0.5)
+            .collect()
+    }
+
+    #[test]
+    fn a_product_of_strided_and_transposed_matrices_is_the_sum_of_products() {
+        let (m, n, k) = (5, 7, 3);
+        let (a, b) = (numbers(m * 11, 1), numbers(n * 4, 2));
+        let mut c = numbers(m * 9, 3);
+        let before = c.clone();
+        gemm(
+            &mut c,
+            9,
+            Target::AddTo,
+            2.0,
+            Matrix::strided(&a, m, k, 11),
+            Matrix::strided(&b, n, k, 4).t(),
+            Threads::One,
+        );
+        for i in 0..m {
+            for j in 0..9 {
+                let product: f32 = (0..k)
+                    .map(|l| a[i * 11 + l] * b[j.min(n - 1) * 4 + l])
+                    .sum();
+                let expected = before[i * 9 + j] + if j < n { 2.0 * product } else { 0.0 };
+                assert!((c[i * 9 + j] - expected).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_does_not_depend_on_the_number_of_threads() {
+        let (m, n, k) = (300, 200, 150);
+        let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            let mut c = vec![0.0; m * n];
+            let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, n, k).t());
+            pool.install(|| gemm(&mut c, n, Target::Replace, 1.0, a, b, Threads::All));
+            c
+        };
+        for (one, two) in run(1).iter().zip(run(2)) {
+            assert!((one - two).abs() < 1e-5); // of f32 sums of 150 products
+        }
+    }
+}

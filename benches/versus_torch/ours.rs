@@ -1,0 +1,243 @@
+//! Our half of the side-by-side benchmark: one job in one process, its numbers as one line of JSON.
+//!
+//! `versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS`, with JOB one of `forward`, `step`, `measure`.
+//! `theirs.py` takes the same arguments and starts from the same numbers; `run.py` compares the two.
+#![expect(
+    clippy::print_stdout,
+    reason = "a benchmark's result goes to its standard output"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use autopeft::data::{Batch, Targets};
+use autopeft::groups::Group;
+use autopeft::models::checkpoint::Checkpoint;
+use autopeft::models::{self, Config, Head, Inputs, Model};
+use autopeft::probe::{Estimator, GaussNewton, Point};
+use autopeft::train::{AdamW, AdamWConfig};
+use autopeft_adapters::{
+    Adapters, Directions, Kind, LoraPlan, LoraTargets, Part, Pass, Superset, ops,
+};
+use candle_core::{DType, Device, Tensor};
+use serde_json::json;
+
+const LEARNING_RATE: f64 = 1e-3;
+
+fn main() -> Result<()> {
+    autopeft::memory::keep_freed();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, job, numbers @ ..] = arguments.as_slice() else {
+        bail!("usage: versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS");
+    };
+    let numbers: Vec<usize> = numbers
+        .iter()
+        .map(|n| n.parse())
+        .collect::<Result<_, _>>()?;
+    let [batch, length, threads, repeats, groups] = numbers.as_slice() else {
+        bail!("five numbers are needed: BATCH LENGTH THREADS REPEATS GROUPS");
+    };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(*threads)
+        .build_global()?;
+    let start_memory = memory("VmRSS:")?;
+    let bench = Bench::open(Path::new(model), *batch, *length)?;
+    let mut times = Vec::new();
+    let mut values = Vec::new();
+    let mut optimizer = AdamW::new(
+        bench.adapters.parameters(),
+        AdamWConfig {
+            weight_decay: 0.0,
+            clip: None,
+            ..AdamWConfig::default()
+        },
+    );
+    for repeat in 0..=*repeats {
+        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
+        match job.as_str() {
+            "forward" => values.push(bench.loss()?),
+            "step" => values.push(bench.step(&mut optimizer)?),
+            "measure" => values = bench.measure(*groups)?,
+            other => bail!("no job `{other}`"),
+        }
+        if repeat > 0 {
+            times.push([wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu]);
+        }
+    }
+    let result = json!({
+        "values": values, "times": times,
+        "peak_mib": memory("VmHWM:")?, "start_mib": start_memory,
+    });
+    println!("{result}");
+    Ok(())
+}
+
+/// A model with everything attached, at numbers that a formula gives.
+struct Bench {
+    model: Box<dyn Model>,
+    adapters: Adapters,
+    inputs: Inputs,
+    labels: Vec<u32>,
+}
+
+impl Bench {
+    fn open(folder: &Path, batch: usize, length: usize) -> Result<Self> {
+        let device = Device::Cpu;
+        let config = Config::read(&folder.join("config.json"))?;
+        let checkpoint = Arc::new(Checkpoint::open_folder(folder)?);
+        let superset = Superset {
+            lora: Some(LoraPlan {
+                rank_blocks: vec![8],
+                scale: 2.0,
+                dropout: 0.0,
+            }),
+            lora_targets: LoraTargets::AllLinear,
+            bias: true,
+            inert_bias: true,
+            norm: true,
+            bottleneck: None,
+            base: false,
+            exclude: Vec::new(),
+        };
+        let adapters = Adapters::superset(superset, 0);
+        let model = models::load(
+            &config,
+            &checkpoint,
+            &adapters,
+            Head::new(2),
+            DType::F32,
+            &device,
+        )?;
+        for parameter in adapters.parameters() {
+            let formula = match (parameter.kind(), parameter.part()) {
+                (_, Part::LoraA { .. }) => wave(parameter.initial(), 0.02, 0.37)?,
+                (_, Part::LoraB { .. }) => wave(parameter.initial(), 0.01, 0.29)?,
+                (Kind::Head, _) => wave(parameter.initial(), 0.05, 0.53)?,
+                _ => continue,
+            };
+            parameter.set(&formula)?;
+        }
+        let vocabulary = config.vocab_size - 10;
+        let rows: Vec<Vec<u32>> = (0..batch)
+            .map(|row| {
+                (0..length)
+                    .map(|at| u32::try_from(5 + (row * 7919 + at * 104_729) % vocabulary))
+                    .collect::<Result<_, _>>()
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            inputs: Inputs::padded(&rows, config.pad_token_id, &device)?,
+            labels: (0..batch as u32).map(|row| row % 2).collect(),
+            model,
+            adapters,
+        })
+    }
+
+    fn labels(&self) -> Result<Tensor> {
+        Ok(Tensor::from_slice(
+            &self.labels,
+            self.labels.len(),
+            &Device::Cpu,
+        )?)
+    }
+
+    fn loss(&self) -> Result<f64> {
+        let logits = self.model.forward(&self.inputs, &Pass::eval())?;
+        let loss = ops::cross_entropy(&logits, &self.labels()?)?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    fn step(&self, optimizer: &mut AdamW) -> Result<f64> {
+        let pass = Pass::train(0);
+        let logits = self.model.forward(&self.inputs, &pass)?;
+        let loss = ops::cross_entropy(&logits, &self.labels()?)?;
+        let gradients = pass.backward(&loss)?;
+        let directions = optimizer.direction(&gradients)?;
+        let directions = optimizer.split(&directions)?;
+        optimizer.apply(&directions, |_| LEARNING_RATE)?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    /// The slope of each of `count` groups, into which the parameters are dealt in turn; the curvature is
+    /// computed with it.
+    fn measure(&self, count: usize) -> Result<Vec<f64>> {
+        let parameters = self.adapters.parameters();
+        let groups: Vec<Group> = (0..count)
+            .map(|number| {
+                let members: Vec<_> = parameters
+                    .iter()
+                    .skip(number)
+                    .step_by(count)
+                    .cloned()
+                    .collect();
+                Group {
+                    name: number.to_string(),
+                    kind: Kind::Lora,
+                    role: "*".to_string(),
+                    layer: None,
+                    block: None,
+                    size: members.iter().map(|p| p.elem_count()).sum(),
+                    parameters: members,
+                }
+            })
+            .collect();
+        let directions: Directions = parameters
+            .iter()
+            .map(|p| Ok((p.index(), wave(p.initial(), 0.01, 0.31)?)))
+            .collect::<Result<_>>()?;
+        let point = Point {
+            model: &self.model,
+            batch: &Batch {
+                inputs: self.inputs.clone(),
+                targets: Some(Targets::Classes(self.labels.clone())),
+                rows: (0..self.labels.len()).collect(),
+                num_tokens: self.inputs.input_ids.elem_count(),
+            },
+            groups: &groups.iter().collect::<Vec<_>>(),
+            directions: &Arc::new(directions),
+            rates: &vec![LEARNING_RATE; count],
+            step: 0,
+        };
+        let mut estimator = GaussNewton {
+            exact_classes: 8,
+            seed: 0,
+        };
+        Ok(estimator.measure(&point)?.slope)
+    }
+}
+
+/// `size · sin(rate · i + 1)` for the i-th number in row-major order.
+fn wave(like: &Tensor, size: f64, rate: f64) -> Result<Tensor> {
+    let numbers: Vec<f32> = (0..like.elem_count())
+        .map(|i| (size * (rate * i as f64 + 1.0).sin()) as f32)
+        .collect();
+    Ok(Tensor::from_vec(numbers, like.shape(), &Device::Cpu)?)
+}
+
+/// A line of `/proc/self/status`, in MiB.
+fn memory(key: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(key))
+        .with_context(|| format!("no `{key}` in /proc/self/status"))?;
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("a number of KiB")?
+        .parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// Processor time of all threads that are alive.
+fn cpu_seconds() -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let line = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let used: f64 = line.split(' ').next().context("a number")?.parse()?;
+        nanoseconds += used;
+    }
+    Ok(nanoseconds * 1e-9)
+}
