@@ -1,8 +1,8 @@
-//! The embedded example learns something real, and ranks its groups alike from other seeds.
+//! The embedded example learns something real, and keeps much the same groups from other seeds.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use autopeft::interrupt::Interrupt;
 use autopeft::metrics::Scores;
@@ -31,19 +31,28 @@ fn accuracy(report: &SelectionReport, stage: Stage) -> f64 {
     }
 }
 
-/// Spearman's rank correlation of the influences of the groups that both reports have.
-fn agreement(a: &SelectionReport, b: &SelectionReport) -> f64 {
-    let ranks: HashMap<&str, usize> = b.groups.iter().map(|g| (g.name.as_str(), g.rank)).collect();
-    let groups = a.groups.iter().filter(|group| group.kind != Kind::Head);
-    let squares: Vec<f64> = groups
-        .map(|group| (group.rank as f64 - ranks[group.name.as_str()] as f64).powi(2))
-        .collect();
-    let n = squares.len() as f64;
-    1.0 - 6.0 * squares.iter().sum::<f64>() / (n * (n * n - 1.0))
+/// Share of the groups kept by either that both keep (Jaccard), and what it is on average for sets of these sizes drawn
+/// at random.
+fn overlap(a: &SelectionReport, b: &SelectionReport) -> (f64, f64) {
+    let kept = |report: &SelectionReport| -> HashSet<String> {
+        let groups = report.groups.iter();
+        groups
+            .filter(|group| group.kept && group.kind != Kind::Head)
+            .map(|group| group.name.clone())
+            .collect()
+    };
+    let (left, right) = (kept(a), kept(b));
+    let all = a.groups.iter().filter(|g| g.kind != Kind::Head).count() as f64;
+    let share = |both: f64| both / ((left.len() + right.len()) as f64 - both);
+    let both = left.intersection(&right).count() as f64;
+    (
+        share(both),
+        share(left.len() as f64 * right.len() as f64 / all),
+    )
 }
 
 #[test]
-fn the_quickstart_beats_the_majority_class_and_other_seeds_rank_its_groups_alike() {
+fn the_quickstart_beats_the_majority_class_and_other_seeds_keep_much_the_same_groups() {
     let reports: Vec<SelectionReport> = (0..2).map(run).collect();
     for report in &reports {
         // 53.4 % of the held-out reviews are of the larger class; the standard error of 700 is under 2 points.
@@ -54,7 +63,10 @@ fn the_quickstart_beats_the_majority_class_and_other_seeds_rank_its_groups_alike
         let kept = report.groups.iter().filter(|group| group.kept).count();
         assert!(kept > 3, "{kept} groups kept");
     }
-    // Chance is 0 ± 0.09 among 131 groups.
-    let agreement = agreement(&reports[0], &reports[1]);
-    assert!(agreement > 0.4, "the seeds agree by {agreement:.2} only");
+    // Measured between seeds 0, 1 and 2: 0.53 to 0.57.
+    let (shared, by_chance) = overlap(&reports[0], &reports[1]);
+    assert!(
+        shared > 1.5 * by_chance,
+        "the sets share {shared:.2} of their groups, by chance {by_chance:.2}"
+    );
 }

@@ -373,7 +373,7 @@ fn patterns_must_be_regular_expressions() {
 
 #[test]
 fn keys_that_contradict_each_other_are_refused() {
-    let none = "superset: {lora: {enabled: false}, bias: {enabled: false}, norm: {enabled: false}}";
+    let none = "superset: {lora: {enabled: false}, bias: {enabled: false}, norm: {enabled: false}, bottleneck: {enabled: false}}";
     assert!(fault(none, &[]).contains("no kind is enabled"));
     assert!(
         fault("device: cpu\ndtype: bf16", &[])

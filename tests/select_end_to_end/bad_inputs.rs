@@ -166,7 +166,11 @@ fn settings_that_do_not_go_together_are_refused_before_training() {
     // AdapterHub keeps no part of the encoder, and this pooler is new.
     let bare = model(&fixture("bert-bare-no-pooler"));
     let error = bench.refused_early(
-        &[&bare, "export.target=adapterhub"],
+        &[
+            &bare,
+            "export.target=adapterhub",
+            "superset.bottleneck.enabled=true",
+        ],
         &["adapterhub", "bert.pooler.dense"],
     );
     assert!(error.hint().is_some());

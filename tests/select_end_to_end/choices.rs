@@ -239,11 +239,12 @@ fn a_head_for_other_labels_is_made_anew() {
 }
 
 #[test]
-fn groups_that_the_coupled_search_keeps_leaving_out_stop_training_early_and_are_not_kept() {
+fn groups_far_below_a_diagonal_budget_stop_training_early_and_are_not_kept() {
     let settings = [
         "train.steps=40",
         "probe.steps=30",
         "probe.burn_in=0.1",
+        "select.coupled=false",
         "select.budget=100",
     ];
     let report = Bench::new().report(&settings);

@@ -80,7 +80,7 @@ fn a_disk_that_fills_up_during_the_export_leaves_the_old_result() {
     bench.report(&[]);
     let blocks_of_512 = 32;
     let limit = blocks_of_512 * 512;
-    let arguments = arguments(&bench, &["--budget", "6000", "--force"]);
+    let arguments = arguments(&bench, &["--budget", "6000", "--target", "peft", "--force"]);
     let before = tree(bench.root());
     let script = format!("trap '' XFSZ; ulimit -f {blocks_of_512} && exec \"$0\" \"$@\"");
     let output = Command::new("sh")

@@ -213,6 +213,7 @@ mod tests {
         expected.probe.estimator = Estimator::Fit;
         expected.probe.grouping = Grouping::Patterns(vec!["query".into(), "value".into()]);
         expected.export.target = Target::Peft;
+        expected.superset.bottleneck.enabled = false; // which that target cannot hold
         expected.export.force = true;
         expected.train.steps = Some(777);
         expected.train.epochs = None;
