@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
     row("probe.exact_classes", Form::Count, "up to so many classes Gauss-Newton is exact; above, labels are drawn from the model"),
     row("probe.grouping", Form::WordsOrPatterns(Grouping::WORDS), "what makes a group; patterns match parameter paths"),
     row("probe.learning_rates", Form::Words(LearningRates::WORDS), "each group follows its measured optimum, or all keep `train`'s"),
-    row("probe.early_freeze", Form::Flag, "without coupling: stop training groups that clearly miss the budget, to save time"),
+    row("probe.early_freeze", Form::Flag, "without coupling, stop training groups that clearly miss the budget"),
     row("probe.resamples", Form::Count, "bootstrap draws for the intervals"),
     row("probe.confidence", Form::Number, "coverage of the intervals"),
     row("select", Form::Section, "how groups are chosen"),

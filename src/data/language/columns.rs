@@ -147,7 +147,7 @@ impl PassageColumns {
         }
     }
 
-    /// The columns, in the order in which [`super::load`] reads them.
+    /// The columns, in the order in which they are read.
     pub fn used(&self) -> Vec<&str> {
         match self {
             Self::Text(text) => vec![text],
