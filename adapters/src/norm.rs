@@ -103,18 +103,6 @@ impl RmsNorm {
         self.compute(inputs, pass).in_module(&self.path)
     }
 
-    /// The norm of `x + residual`, both (batch, …, hidden), in one pass over them.
-    ///
-    /// # Errors
-    /// When the shapes do not fit; the error names the module.
-    pub fn forward_sum(&self, x: &Tensor, residual: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let inputs = Inputs {
-            x,
-            residual: Some(residual),
-        };
-        self.compute(inputs, pass).in_module(&self.path)
-    }
-
     fn compute(&self, inputs: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
         let layer = Layer {
             norm: Norm::Rms,

@@ -4,7 +4,6 @@
 mod estimator;
 mod fit;
 mod gauss_newton;
-mod height;
 mod hessian;
 pub mod influence;
 mod rates;
@@ -13,7 +12,6 @@ mod run;
 pub use estimator::{Estimate, Estimator, Point};
 pub use fit::ParabolaFit;
 pub use gauss_newton::GaussNewton;
-pub use height::Height;
 pub use hessian::{FullHessian, HessianVectorProduct};
 pub use rates::{StepLosses, next_ratios};
 pub use run::{Freeze, Probe, ProbeConfig, ProbeOutcome};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
-use super::height::Height;
 use super::influence::{Measurement, judge_all, rounding_floor};
 use super::rates::next_ratios;
 use crate::data::TrainOrder;
@@ -92,13 +91,7 @@ impl Probe<'_> {
                 if is_measured {
                     measured = Some(self.measure(trainer, directions, step, frozen)?);
                 } else if is_settling {
-                    let mut height = Height {
-                        model: self.model,
-                        rows: self.rows,
-                        groups: self.groups,
-                        measuring: &mut self.measuring,
-                    };
-                    height.fit(trainer, directions, step)?;
+                    self.settle(trainer, directions, step)?;
                 }
                 Ok(())
             })?;
@@ -189,6 +182,32 @@ impl Probe<'_> {
             }
         }
         Ok(measurement)
+    }
+
+    /// Fits the height of the rates alone, by three forward passes: while half of a fresh LoRA has no gradient, the groups'
+    /// own numbers say nothing, but the whole step may be too large already.
+    fn settle(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+        directions: &Arc<Directions>,
+        step: usize,
+    ) -> Result<()> {
+        let batch = self.rows.batch(&self.measuring.next_rows())?;
+        let groups: Vec<&Group> = self.groups.iter().collect();
+        let rates = trainer.rates().to_vec();
+        let point = Point {
+            model: self.model,
+            batch: &batch,
+            groups: &groups,
+            directions,
+            rates: &rates,
+            step,
+        };
+        let factor = point.along_the_step(point.loss()?)?.factor();
+        for (number, rate) in rates.iter().enumerate() {
+            trainer.set_rate(number, rate * factor);
+        }
+        Ok(())
     }
 }
 
