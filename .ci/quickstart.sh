@@ -19,7 +19,9 @@ if [ "${#results[@]}" != 1 ] || [ ! -d "${results[0]}" ]; then
     echo "quickstart: runs/ does not hold exactly one result" >&2
     exit 1
 fi
-for file in adapter_config.json adapter_model.safetensors selection.json recipe.yaml metrics.jsonl README.md; do
+adapter=.
+[ ! -d "${results[0]}/bottleneck" ] || adapter=peft # where a bottleneck adapter survived
+for file in "$adapter"/adapter_config.json "$adapter"/adapter_model.safetensors selection.json recipe.yaml metrics.jsonl README.md; do
     [ -s "${results[0]}/$file" ] || { echo "quickstart: the result has no $file" >&2; exit 1; }
 done
 echo "quickstart: done in $elapsed s"
