@@ -12,6 +12,7 @@ A case has the PEFT export, the AdapterHub export, or both.
 import dataclasses
 import json
 import pathlib
+import warnings
 
 import pytest
 import torch
@@ -118,6 +119,9 @@ def find(root, export):
     for case in cases:
         if not (case.has_peft or case.has_bottleneck):
             raise pytest.UsageError(f"{case.folder} has neither a PEFT nor an AdapterHub export")
+    left = [case.folder.name for case in cases if not case.is_readable]
+    if left:
+        warnings.warn(f"transformers {transformers.__version__} cannot read these cases; a later one does: {left}")
     cases = [case for case in cases if case.is_readable]
     found = [case for case in cases if (case.has_peft if export == "PEFT" else case.has_bottleneck)]
     if not found:
