@@ -2,6 +2,7 @@
 
 mod text;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autopeft_adapters::Adapters;
@@ -11,14 +12,17 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Result};
 use crate::hub::{self, HubOptions};
 use crate::models::checkpoint::Checkpoint;
-use crate::models::{self, CausalLm, Config, Head, HeadSource, Model, ModelError, Pooling};
+use crate::models::gguf::Gguf;
+use crate::models::{
+    self, CausalLm, Config, Head, HeadSource, LoadOptions, Model, ModelError, Pooling,
+};
 use crate::quickstart;
 pub use text::TextFacts;
 
 /// What a model name stands for, opened.
 #[derive(Debug)]
 pub struct BaseModel {
-    /// The name: a folder, a hub id, or `embedded:quickstart`.
+    /// The name: a folder, a GGUF file, a hub id, or `embedded:quickstart`.
     pub name: String,
     /// Its configuration.
     pub config: Config,
@@ -28,11 +32,13 @@ pub struct BaseModel {
     pub text: TextFacts,
     /// What the user should know about the files.
     pub notes: Vec<String>,
+    /// How models keep their weights and activations.
+    pub options: LoadOptions,
     checkpoint: Arc<Checkpoint>,
 }
 
 impl BaseModel {
-    /// Opens a folder, a hub id, or the embedded model.
+    /// Opens a folder, a GGUF file, a hub id, or the embedded model.
     ///
     /// # Errors
     /// When the files cannot be found, fetched or read.
@@ -44,11 +50,15 @@ impl BaseModel {
                 tokenizer: tokenizer(quickstart::NAME, quickstart::TOKENIZER.as_bytes())?,
                 text: TextFacts::default(),
                 notes: Vec::new(),
+                options: LoadOptions::default(),
                 checkpoint: Arc::new(
                     Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS)
                         .map_err(ModelError::from)?,
                 ),
             });
+        }
+        if let Some(path) = gguf_file(Path::new(name))? {
+            return Self::open_gguf(name, &path);
         }
         let mut options = HubOptions::from_env();
         options.revision = Some(revision.to_string());
@@ -67,8 +77,47 @@ impl BaseModel {
             text: TextFacts::read(&files.folder, &tokenizer)?,
             tokenizer,
             notes: files.notes.clone(),
+            options: LoadOptions::default(),
             checkpoint: Arc::new(Checkpoint::open_folder(&files.folder).map_err(ModelError::from)?),
         })
+    }
+
+    fn open_gguf(name: &str, path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path).map_err(ModelError::from)?;
+        let beside = path.with_file_name("tokenizer.json");
+        let tokenizer = if beside.is_file() {
+            let bytes = std::fs::read(&beside).map_err(Error::io("reading", &beside))?;
+            tokenizer(&beside.display().to_string(), &bytes)?
+        } else {
+            gguf.tokenizer().map_err(ModelError::from)?
+        };
+        Ok(Self {
+            name: name.to_string(),
+            config: gguf.config()?,
+            tokenizer,
+            text: gguf.text().try_into()?,
+            notes: Vec::new(),
+            options: LoadOptions::default(),
+            checkpoint: Arc::new(Checkpoint::from_gguf(gguf).map_err(ModelError::from)?),
+        })
+    }
+
+    /// The same with a choice of how models keep their weights and activations.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the architecture is an encoder, which has no such choice.
+    pub fn with_options(mut self, options: LoadOptions) -> Result<Self> {
+        if options != LoadOptions::default() && self.config.decoder.is_none() {
+            return Err(Error::Conflict {
+                what: format!(
+                    "`storage` and `train.checkpointing` are for language models, not for `{}`",
+                    self.config.model_type
+                ),
+                hint: "leave them out".to_string(),
+            });
+        }
+        self.options = options;
+        Ok(self)
     }
 
     /// Numbers in the checkpoint; shares of a budget refer to it.
@@ -95,13 +144,14 @@ impl BaseModel {
             source: HeadSource::Checkpoint,
         };
         let load = |head| {
-            models::load(
+            models::load_with(
                 &self.config,
                 &self.checkpoint,
                 adapters,
                 head,
                 dtype,
                 device,
+                self.options,
             )
         };
         match load(head) {
@@ -125,9 +175,37 @@ impl BaseModel {
         device: &Device,
     ) -> Result<Box<dyn CausalLm>> {
         let (config, checkpoint) = (&self.config, &self.checkpoint);
-        Ok(models::load_causal(
-            config, checkpoint, adapters, dtype, device,
+        Ok(models::load_causal_with(
+            config,
+            checkpoint,
+            adapters,
+            dtype,
+            device,
+            self.options,
         )?)
+    }
+}
+
+/// The GGUF file that a name stands for: the file itself, or the one such file of a folder without other weights.
+fn gguf_file(path: &Path) -> Result<Option<PathBuf>> {
+    if path.is_file() {
+        return Ok(Gguf::is_name(path).then(|| path.to_path_buf()));
+    }
+    if !path.is_dir() || path.join("config.json").is_file() {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(path).map_err(Error::io("reading", path))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| Gguf::is_name(path))
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [] | [_] => Ok(found.pop()),
+        [first, ..] => Err(Error::Conflict {
+            what: format!("`{}` has {} GGUF files", path.display(), found.len()),
+            hint: format!("name one of them, such as `{}`", first.display()),
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device};
 
 use crate::error::{Error, Result};
+use crate::models::LoadOptions;
 use crate::recipe::{DeviceChoice, Dtype};
 
 /// Opens the device: `auto` takes CUDA or Metal where this build and machine have it, otherwise the CPU.
@@ -73,6 +74,37 @@ pub fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
     }
 }
 
+/// How the recipe's words keep weights and activations.
+///
+/// # Errors
+/// [`Error::Conflict`] for frozen matrices that are wider than the computation.
+pub fn load_options(
+    storage: Option<Dtype>,
+    checkpointing: bool,
+    dtype: DType,
+) -> Result<LoadOptions> {
+    let stored = storage.map(|storage| match storage {
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::F16 => DType::F16,
+        Dtype::Bf16 => DType::BF16,
+    });
+    match stored {
+        Some(stored) if stored.size_in_bytes() > dtype.size_in_bytes() => Err(Error::Conflict {
+            what: format!(
+                "`storage: {}` is wider than the computation in {}",
+                stored.as_str(),
+                dtype.as_str()
+            ),
+            hint: "leave `storage` out, or choose one that takes less memory".to_string(),
+        }),
+        _ => Ok(LoadOptions {
+            storage: stored.filter(|stored| *stored != dtype),
+            checkpointing,
+        }),
+    }
+}
+
 /// Backends put a stack trace behind their message.
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_string()
@@ -89,6 +121,15 @@ mod tests {
             Err(Error::Conflict { .. })
         ));
         assert_eq!(dtype(Dtype::F32, &Device::Cpu).ok(), Some(DType::F32));
+    }
+
+    #[test]
+    fn matrices_are_never_kept_wider_than_they_are_used() {
+        let storage =
+            |dtype| load_options(Some(dtype), false, DType::F32).map(|options| options.storage);
+        assert_eq!(storage(Dtype::Bf16).ok(), Some(Some(DType::BF16)));
+        assert_eq!(storage(Dtype::F32).ok(), Some(None));
+        assert!(matches!(storage(Dtype::F64), Err(Error::Conflict { .. })));
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -56,7 +56,7 @@ impl FrozenWeight {
     pub fn rows(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
         match self {
             Self::Dense(tensor) => tensor.index_select(ids, 0)?.to_dtype(dtype),
-            Self::Quantized(_) => self.widen(dtype)?.index_select(ids, 0),
+            Self::Quantized(tensor) => tensor.embedding(ids)?.to_dtype(dtype),
         }
     }
 

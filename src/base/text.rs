@@ -1,4 +1,4 @@
-//! What a model's folder says about its text: special tokens, the chat template, and where generation stops.
+//! What a model's folder or file says about its text: special tokens, the chat template, and where generation stops.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::chat::{self, ChatError, ChatTemplate, SpecialTokens};
+use crate::models::gguf::GgufText;
 
 /// Of one model.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +49,20 @@ impl TextFacts {
             template,
             end,
             stops,
+        })
+    }
+}
+
+impl TryFrom<GgufText> for TextFacts {
+    type Error = ChatError;
+
+    fn try_from(text: GgufText) -> Result<Self, ChatError> {
+        let (special, template) = chat::of_config(&text.tokenizer_config)?;
+        Ok(Self {
+            special,
+            template,
+            end: text.end,
+            stops: text.stops,
         })
     }
 }

@@ -32,10 +32,11 @@ use serde_json::{Map, Value as Json};
 
 pub use conversation::Conversation;
 pub use error::ChatError;
-pub use source::{SpecialTokens, read};
+pub use source::{SpecialTokens, of_config, read};
 
-/// The name under which the one template of an environment is kept.
-const NAME: &str = "chat_template";
+/// The names under which the templates of an environment are kept: for every conversation, and for one with tools.
+const NAME: &str = "default";
+const WITH_TOOLS: &str = "tool_use";
 /// Instructions that a template may run: far more than any real one needs, so that a broken one ends.
 const FUEL: u64 = 50_000_000;
 
@@ -44,6 +45,7 @@ const FUEL: u64 = 50_000_000;
 pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: Map<String, Json>,
+    has_tool_use: bool,
     uses_tools: bool,
 }
 
@@ -66,10 +68,15 @@ impl ChatTemplate {
             .iter()
             .map(|(name, token)| ((*name).to_string(), Json::from(*token)))
             .collect();
-        Self::with_tokens(source, tokens)
+        Self::with_tokens(source, None, tokens)
     }
 
-    fn with_tokens(source: &str, tokens: Map<String, Json>) -> Result<Self, ChatError> {
+    /// `tool_use` is what `transformers` takes in place of `source` for a conversation with tools.
+    fn with_tokens(
+        source: &str,
+        tool_use: Option<&str>,
+        tokens: Map<String, Json>,
+    ) -> Result<Self, ChatError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -86,13 +93,18 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: String| {
             strftime(&Local::now(), &format)
         });
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|error| ChatError::template(&error))?;
+        for (name, source) in [(NAME, Some(source)), (WITH_TOOLS, tool_use)] {
+            if let Some(source) = source {
+                environment
+                    .add_template_owned(name, without_generation_tags(source))
+                    .map_err(|error| ChatError::template(&error))?;
+            }
+        }
         Ok(Self {
             environment,
             tokens,
-            uses_tools: source.contains("tools"),
+            has_tool_use: tool_use.is_some(),
+            uses_tools: tool_use.unwrap_or(source).contains("tools"),
         })
     }
 
@@ -131,7 +143,10 @@ impl ChatTemplate {
     ) -> Result<String, ChatError> {
         let template = self
             .environment
-            .get_template(NAME)
+            .get_template(match self.has_tool_use && chat.tools().is_some() {
+                true => WITH_TOOLS,
+                false => NAME,
+            })
             .map_err(|error| ChatError::template(&error))?;
         let own = context! {
             messages => Value::from(Serde(messages)),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ChatError, ChatTemplate};
+use super::{ChatError, ChatTemplate, NAME, WITH_TOOLS};
 
 /// Special tokens of `tokenizer_config.json`, by their names there, such as `eos_token`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl SpecialTokens {
 
 /// The special tokens and the chat template of a model's folder; `None` where there are none. A file
 /// `chat_template.jinja` goes before the entry of `tokenizer_config.json`; of several named templates the one
-/// called `default` is taken.
+/// called `default` is taken, or for a conversation with tools the one called `tool_use`, as `transformers` does.
 ///
 /// # Errors
 /// [`ChatError::File`] when a file is there and cannot be read, [`ChatError::Template`] when the template does not
@@ -56,13 +56,10 @@ pub fn read(folder: &Path) -> Result<(SpecialTokens, Option<ChatTemplate>), Chat
             });
         }
     };
-    let tokens = SpecialTokens::of(&config);
     let path = folder.join("chat_template.jinja");
-    let source = match std::fs::read_to_string(&path) {
-        Ok(source) => Some(source),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            config.get("chat_template").and_then(in_config)
-        }
+    let file = match std::fs::read_to_string(&path) {
+        Ok(source) => Some(Value::from(source)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
             return Err(ChatError::File {
                 path,
@@ -70,22 +67,35 @@ pub fn read(folder: &Path) -> Result<(SpecialTokens, Option<ChatTemplate>), Chat
             });
         }
     };
-    let template = source
-        .map(|source| ChatTemplate::with_tokens(&source, tokens.0.clone()))
-        .transpose()?;
-    Ok((tokens, template))
+    match file {
+        Some(source) => {
+            let mut config = config;
+            config.insert("chat_template".to_string(), source);
+            of_config(&config)
+        }
+        None => of_config(&config),
+    }
 }
 
-/// One template, or the default of several.
-fn in_config(entry: &Value) -> Option<String> {
-    match entry {
-        Value::String(source) => Some(source.clone()),
-        Value::Array(named) => {
-            let is_default =
-                |template: &&Value| template.get("name").and_then(Value::as_str) == Some("default");
-            let template = named.iter().find(is_default)?;
-            template.get("template")?.as_str().map(str::to_string)
+/// The special tokens and the chat template of the content of a `tokenizer_config.json`.
+///
+/// # Errors
+/// [`ChatError::Template`] when the template does not compile.
+pub fn of_config(
+    config: &Map<String, Value>,
+) -> Result<(SpecialTokens, Option<ChatTemplate>), ChatError> {
+    let tokens = SpecialTokens::of(config);
+    let named = |name: &str| match config.get("chat_template")? {
+        Value::String(source) => (name == NAME).then_some(source.as_str()),
+        Value::Array(templates) => {
+            let is_named =
+                |template: &&Value| template.get("name").and_then(Value::as_str) == Some(name);
+            templates.iter().find(is_named)?.get("template")?.as_str()
         }
         _ => None,
-    }
+    };
+    let template = named(NAME)
+        .map(|source| ChatTemplate::with_tokens(source, named(WITH_TOOLS), tokens.0.clone()))
+        .transpose()?;
+    Ok((tokens, template))
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use parquet::{
-    basic::{ConvertedType, Repetition, Type as Physical},
+    basic::{ConvertedType, Type as Physical},
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
     record::Field,
@@ -116,12 +116,12 @@ impl ParquetTable {
         self.reader.metadata().file_metadata().schema()
     }
 
-    /// Refuses what is no text or label, and what the record reader would panic on.
+    /// Refuses what is no text, label, or list or structure of such, and what the record reader would panic on.
     fn check_type(&self, field: &Type) -> Result<(), DataError> {
         let info = field.get_basic_info();
-        let repeated = info.has_repetition() && info.repetition() == Repetition::REPEATED;
-        let found = if field.is_group() || repeated {
-            "a list or structure".to_string()
+        let found = if field.is_group() {
+            let mut inner = field.get_fields().iter();
+            return inner.try_for_each(|field| self.check_type(field));
         } else {
             use ConvertedType as C;
             let converted = info.converted_type();
@@ -170,7 +170,41 @@ fn cell(value: Field) -> Result<Cell, String> {
         Field::Str(text) => Cell::Text(text),
         // Some writers leave out the mark that says that bytes are text.
         Field::Bytes(bytes) => Cell::Text(super::table::text(bytes.data())?.to_string()),
+        nested @ (Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_)) => {
+            Cell::Json(json(nested)?)
+        }
         _ => Cell::Other("neither text nor a number"),
+    })
+}
+
+/// A list or structure, such as the messages of a chat.
+fn json(value: Field) -> Result<Value, String> {
+    Ok(match value {
+        Field::Group(row) => {
+            let fields = row.into_columns().into_iter();
+            let fields = fields.map(|(name, value)| Ok((name, json(value)?)));
+            Value::Object(fields.collect::<Result<_, String>>()?)
+        }
+        Field::ListInternal(list) => {
+            let items = list.elements().iter().cloned().map(json);
+            Value::Array(items.collect::<Result<_, String>>()?)
+        }
+        Field::MapInternal(map) => {
+            let entries = map.entries().iter().map(|(key, value)| match key {
+                Field::Str(name) => Ok((name.clone(), json(value.clone())?)),
+                _ => Err("a map whose keys are not text".to_string()),
+            });
+            Value::Object(entries.collect::<Result<_, String>>()?)
+        }
+        plain => match cell(plain)? {
+            Cell::Missing => Value::Null,
+            Cell::Bool(value) => value.into(),
+            Cell::Integer(value) => value.into(),
+            Cell::Fraction(value) => value.into(),
+            Cell::Text(text) | Cell::Untyped(text) => text.into(),
+            Cell::Json(value) => value,
+            Cell::Other(what) => return Err(what.to_string()),
+        },
     })
 }
 

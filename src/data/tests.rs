@@ -626,3 +626,44 @@ fn parquet_with(
     writer.close().expect("closed");
     bytes
 }
+
+#[test]
+fn messages_of_a_parquet_file_are_lists_of_structures() {
+    use super::language::{Content, PassageNames, read_passages};
+
+    // Two chats: of two messages, and of one.
+    let schema = "message m { optional group messages (LIST) { repeated group list { optional group element {
+        optional binary role (UTF8); optional binary content (UTF8); } } } }";
+    let schema = Arc::new(parse_message_type(schema).expect("schema"));
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).expect("writer");
+    let mut group = writer.next_row_group().expect("group");
+    for texts in [["user", "assistant", "assistant"], ["a", "b", "c"]] {
+        let texts = texts.map(ByteArray::from);
+        let mut column = group.next_column().expect("column").expect("a column");
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&texts, Some(&[4, 4, 4]), Some(&[0, 1, 0]))
+            .expect("written");
+        column.close().expect("closed");
+    }
+    group.close().expect("closed");
+    writer.close().expect("closed");
+
+    let source = Source::Memory {
+        name: "chats".into(),
+        format: Format::Parquet,
+        bytes: bytes.into(),
+    };
+    let (rows, _, bad) =
+        read_passages(&source, &PassageNames::default(), true, false).expect("passages");
+    assert_eq!((rows.len(), bad.rows), (2, 2));
+    let turns: Vec<usize> = rows
+        .iter()
+        .map(|row| match &row.content {
+            Content::Chat(chat) => chat.messages().len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(turns, [2, 1]);
+}

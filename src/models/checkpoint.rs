@@ -2,7 +2,8 @@
 //!
 //! Reads safetensors: one file, several, or the shards of an index. Compared with candle's own `VarBuilder::from_mmaped_safetensors`, it
 //! accepts the names that `transformers` accepts (the encoder's prefix may be missing, a norm's weight may be called `gamma`), converts
-//! any float type to the wanted one, and refuses NaN, infinite and mis-shaped weights with the tensor's name.
+//! any float type to the wanted one, and refuses NaN, infinite and mis-shaped weights with the tensor's name. A GGUF file is read
+//! under the names that `transformers` has for its tensors.
 //!
 //! ```no_run
 //! # use std::{path::Path, sync::Arc};
@@ -26,6 +27,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use autopeft_adapters::FrozenWeight;
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
@@ -35,6 +38,8 @@ pub use files::{INDEX_FILE, Index, SINGLE_FILE, weight_files};
 pub(crate) use files::{file_names, is_other_format};
 use source::Source;
 use values::Scan;
+
+use super::gguf::Gguf;
 
 /// The tensors of a checkpoint by name. Values are read (and checked) only when asked for.
 pub struct Checkpoint {
@@ -48,7 +53,16 @@ pub struct Checkpoint {
 struct Entry {
     source: usize,
     shape: Vec<usize>,
-    dtype: safetensors::Dtype,
+    stored: Stored,
+}
+
+/// How a tensor is stored.
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    /// Number by number.
+    Plain(safetensors::Dtype),
+    /// In the blocks of a GGUF file.
+    Blocks(GgmlDType),
 }
 
 impl Checkpoint {
@@ -87,10 +101,18 @@ impl Checkpoint {
         Self::from_sources(vec![Source::memory(label, bytes.into())?])
     }
 
+    /// A language model in a GGUF file, under the names of `transformers`.
+    ///
+    /// # Errors
+    /// When two of its tensors have one name.
+    pub fn from_gguf(gguf: Gguf) -> Result<Self, CheckpointError> {
+        Self::from_sources(vec![Source::blocks(gguf)])
+    }
+
     fn from_sources(sources: Vec<Source>) -> Result<Self, CheckpointError> {
         let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         for (index, source) in sources.iter().enumerate() {
-            for (name, view) in source.tensors() {
+            for (name, shape, stored) in source.tensors() {
                 if let Some(earlier) = tensors.get(&name) {
                     let first = sources
                         .get(earlier.source)
@@ -106,8 +128,8 @@ impl Checkpoint {
                     name,
                     Entry {
                         source: index,
-                        shape: view.shape().to_vec(),
-                        dtype: view.dtype(),
+                        shape,
+                        stored,
                     },
                 );
             }
@@ -146,11 +168,15 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// The type in which a tensor is stored; `None` if there is no such tensor or candle has no such type.
+    /// The type in which a tensor is stored; `None` if there is no such tensor, or if it is stored in blocks.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.tensors
-            .get(name)
-            .and_then(|entry| entry.dtype.try_into().ok())
+        match self.tensors.get(name)?.stored {
+            Stored::Plain(dtype) => dtype.try_into().ok(),
+            Stored::Blocks(GgmlDType::F32) => Some(DType::F32),
+            Stored::Blocks(GgmlDType::F16) => Some(DType::F16),
+            Stored::Blocks(GgmlDType::BF16) => Some(DType::BF16),
+            Stored::Blocks(_) => None,
+        }
     }
 
     /// The number of values in all tensors together.
@@ -178,45 +204,69 @@ impl Checkpoint {
         };
         let entry = self.tensors.get(name).ok_or_else(missing)?;
         let source = self.sources.get(entry.source).ok_or_else(missing)?;
-        let (name, file) = (name.to_string(), source.file().to_path_buf());
-        let view = match source.view(&name) {
-            Ok(view) => view,
-            Err(source) => return Err(failed(name, file, source)),
+        let load = |error| failed(name.into(), source.file().into(), error);
+        let check = |bytes: &[u8], stored| {
+            let scan = values::scan(bytes, stored, dtype);
+            refuse(scan, name, entry, stored, dtype, source.file())
         };
-        let position = |first| values::coordinates(first, &entry.shape);
-        match values::scan(view.data(), entry.dtype, dtype) {
-            Scan::Fine => {}
-            Scan::NotFinite(faults) => {
-                let shape = entry.shape.clone();
-                return Err(CheckpointError::NotFinite {
-                    name,
-                    count: faults.count,
-                    position: position(faults.first),
-                    shape,
-                    file,
-                });
-            }
-            Scan::OutOfRange(faults) => {
-                return Err(CheckpointError::OutOfRange {
-                    name,
-                    count: faults.count,
-                    position: position(faults.first),
-                    dtype,
-                    file,
-                });
-            }
-            Scan::Unsupported => {
-                return Err(CheckpointError::UnsupportedDtype {
-                    name,
-                    dtype: format!("{:?}", entry.dtype),
-                    file,
-                });
-            }
-        }
         // Converted on the CPU: a device may lack the stored type.
-        candle_core::safetensors::Load::load(&view, &Device::Cpu)
+        let tensor = match entry.stored {
+            Stored::Plain(stored) => {
+                let view = source.view(name).map_err(load)?;
+                check(view.data(), stored)?;
+                candle_core::safetensors::Load::load(&view, &Device::Cpu)
+            }
+            Stored::Blocks(_) => {
+                let values = source.values(name).map_err(load)?.ok_or_else(missing)?;
+                let numbers = values
+                    .flatten_all()
+                    .and_then(|values| values.to_vec1::<f32>());
+                let bytes: Vec<u8> = numbers
+                    .map_err(load)?
+                    .iter()
+                    .flat_map(|number| number.to_le_bytes())
+                    .collect();
+                check(&bytes, safetensors::Dtype::F32)?;
+                Ok(values)
+            }
+        };
+        tensor
             .and_then(|tensor| tensor.to_dtype(dtype)?.to_device(device))
-            .map_err(|source| failed(name, file, source))
+            .map_err(load)
+    }
+
+    /// A matrix in the blocks of a GGUF file, (out, in) also where the model asks for (in, out); `None` for a tensor that is
+    /// stored number by number in another file, or is not there.
+    ///
+    /// # Errors
+    /// When its shape is not `shape`, or a value is NaN or infinite.
+    pub fn matrix(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+        device: &Device,
+    ) -> Result<Option<FrozenWeight>, CheckpointError> {
+        let Some((entry, source)) = self
+            .tensors
+            .get(name)
+            .and_then(|entry| Some((entry, self.sources.get(entry.source)?)))
+        else {
+            return Ok(None);
+        };
+        let load = |error| failed(name.into(), source.file().into(), error);
+        let Some(matrix) = source.matrix(name, device).map_err(load)? else {
+            return Ok(None);
+        };
+        if matrix.dims2().map_err(load)? != shape {
+            return Err(CheckpointError::ShapeMismatch {
+                name: name.into(),
+                expected: vec![shape.0, shape.1],
+                got: entry.shape.clone(),
+                file: source.file().into(),
+            });
+        }
+        self.tensor(name, DType::F32, &Device::Cpu)?; // looks at every value
+        Ok(Some(matrix))
     }
 
     /// A `VarBuilder` over this checkpoint, for a model whose encoder has the prefix `base_model_prefix` (`bert`, `roberta`, `distilbert`;
@@ -255,6 +305,41 @@ impl std::fmt::Debug for Checkpoint {
             .field("files", &files)
             .field("tensors", &self.tensors.len())
             .finish()
+    }
+}
+
+/// The error of a scan that found what cannot be used.
+fn refuse(
+    scan: Scan,
+    name: &str,
+    entry: &Entry,
+    stored: safetensors::Dtype,
+    dtype: DType,
+    file: &Path,
+) -> Result<(), CheckpointError> {
+    let (name, file) = (name.to_string(), file.to_path_buf());
+    let position = |first| values::coordinates(first, &entry.shape);
+    match scan {
+        Scan::Fine => Ok(()),
+        Scan::NotFinite(faults) => Err(CheckpointError::NotFinite {
+            name,
+            count: faults.count,
+            position: position(faults.first),
+            shape: entry.shape.clone(),
+            file,
+        }),
+        Scan::OutOfRange(faults) => Err(CheckpointError::OutOfRange {
+            name,
+            count: faults.count,
+            position: position(faults.first),
+            dtype,
+            file,
+        }),
+        Scan::Unsupported => Err(CheckpointError::UnsupportedDtype {
+            name,
+            dtype: format!("{stored:?}"),
+            file,
+        }),
     }
 }
 

@@ -31,6 +31,7 @@ mod config;
 mod decoder;
 mod distilbert;
 mod error;
+pub mod gguf;
 mod head;
 mod inputs;
 mod roberta;
@@ -156,7 +157,7 @@ pub trait Model: Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// The type in which a decoder's frozen matrices stay in memory; they are widened one by one when used. `None`:
-    /// that of the computation.
+    /// that of the computation. The matrices of a GGUF file stay as they are there.
     pub storage: Option<DType>,
     /// Whether a decoder keeps only the input of each layer for the backward pass, and computes the layer again there.
     pub checkpointing: bool,
@@ -195,7 +196,7 @@ pub fn load_with(
     head.check(config, checkpoint)?;
     checkpoint.take_failure(); // of an earlier use
     let vb = checkpoint.var_builder(config.family.base_model_prefix(), dtype, device);
-    build_with(config, vb, adapters, head, options).map_err(|error| {
+    build_with(config, vb, adapters, head, options, Some(checkpoint)).map_err(|error| {
         match checkpoint.take_failure() {
             Some(failure) => failure.into(),
             None => error,
@@ -214,7 +215,7 @@ pub fn build(
     adapters: &Adapters,
     head: Head,
 ) -> Result<Box<dyn Model>, ModelError> {
-    build_with(config, vb, adapters, head, LoadOptions::default())
+    build_with(config, vb, adapters, head, LoadOptions::default(), None)
 }
 
 fn build_with(
@@ -223,13 +224,14 @@ fn build_with(
     adapters: &Adapters,
     head: Head,
     options: LoadOptions,
+    blocks: Option<&Checkpoint>,
 ) -> Result<Box<dyn Model>, ModelError> {
     Ok(match config.family {
         Family::Bert => Box::new(bert::Bert::load(config, adapters, head, vb)?),
         Family::Roberta => Box::new(roberta::Roberta::load(config, adapters, head, vb)?),
         Family::DistilBert => Box::new(distilbert::DistilBert::load(config, adapters, head, vb)?),
         Family::Llama | Family::Gpt2 | Family::GptNeoX => Box::new(decoder::Classifier::load(
-            config, adapters, head, options, vb,
+            config, adapters, head, options, blocks, vb,
         )?),
     })
 }
@@ -270,7 +272,7 @@ pub fn load_causal_with(
 ) -> Result<Box<dyn CausalLm>, ModelError> {
     checkpoint.take_failure(); // of an earlier use
     let vb = checkpoint.var_builder(config.family.base_model_prefix(), dtype, device);
-    match decoder::LanguageModel::load(config, adapters, options, vb) {
+    match decoder::LanguageModel::load(config, adapters, options, Some(checkpoint), vb) {
         Ok(model) => Ok(Box::new(model)),
         Err(error) => Err(match checkpoint.take_failure() {
             Some(failure) => failure.into(),

@@ -14,7 +14,7 @@ use crate::data::language::Passage;
 use crate::data::{self, Encoded, Example, Padding, Target};
 use crate::error::Result;
 use crate::metrics::{Evaluation, likeliest, probabilities, sigmoid};
-use crate::models::{CausalLm, Model};
+use crate::models::{CausalLm, LoadOptions, Model};
 use crate::recipe::{Recipe, TaskKind};
 use crate::report::Manifest;
 use crate::task::{Answer, Objective};
@@ -84,9 +84,10 @@ impl Adapted {
         batch_size: usize,
         device: Device,
         dtype: DType,
+        options: LoadOptions,
     ) -> Result<Self> {
         let manifest = Manifest::read(folder)?;
-        let base = BaseModel::open(base, &manifest.revision, &mut |_| {})?;
+        let base = BaseModel::open(base, &manifest.revision, &mut |_| {})?.with_options(options)?;
         let adapters = Adapters::load(folder)?;
         let network = if manifest.task.is_language() {
             Network::Language(base.build_causal(&adapters, dtype, &device)?)

@@ -59,7 +59,12 @@ impl<'r> Prepared<'r> {
         let progress = recorder.progress;
         let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |download| {
             progress.note(&format!("fetching `{}`", download.file));
-        })?;
+        })?
+        .with_options(device::load_options(
+            recipe.storage,
+            recipe.train.checkpointing,
+            dtype,
+        )?)?;
         base.notes.iter().for_each(|note| progress.note(note));
         let budget = super::choose::limit(recipe, base.num_parameters())?;
         let max_length = recipe.task.max_length.min(base.config.max_length());

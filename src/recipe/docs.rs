@@ -134,16 +134,18 @@ const fn row(path: &'static str, form: Form, meaning: &'static str) -> Key {
 }
 
 const OPTIONAL_TEXT: Form = Form::Optional(&Form::Text);
+const OPTIONAL_DTYPE: Form = Form::Optional(&Form::Words(Dtype::WORDS));
 const OPTIONAL_COUNT: Form = Form::Optional(&Form::Count);
 const OPTIONAL_NUMBER: Form = Form::Optional(&Form::Number);
 
 /// Every key, in the order of the schema.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    row("model", Form::Text, "base model: a folder, a hub id such as `roberta-base`, or `embedded:quickstart`"),
+    row("model", Form::Text, "base model: a folder, a GGUF file, a hub id such as `roberta-base`, or `embedded:quickstart`"),
     row("revision", Form::Text, "branch, tag or commit, when the model is a hub id"),
     row("device", Form::Device, "where to compute; `auto` takes a GPU if the build and the machine have one"),
     row("dtype", Form::Words(Dtype::WORDS), "number type of weights and computation; `f16` and `bf16` need a GPU"),
+    row("storage", OPTIONAL_DTYPE, "language models: number type in which frozen matrices stay in memory; `null` is `dtype`, GGUF files stay as they are"),
     row("seed", Form::Count, "seed of every random draw; the same seed gives the same bytes"),
     row("task", Form::Section, "what is learned"),
     row("task.type", Form::Words(TaskKind::WORDS), "kind of task"),
@@ -188,6 +190,7 @@ pub const KEYS: &[Key] = &[
     row("train.epochs", OPTIONAL_NUMBER, "passes over the training rows; `null` with `steps`"),
     row("train.batch_size", Form::Count, "examples a forward pass"),
     row("train.accumulate", Form::Count, "batches whose gradients make one step"),
+    row("train.checkpointing", Form::Flag, "language models: keep only the input of each layer, and compute the layer again for its gradient"),
     row("train.learning_rate", Form::Number, "learning rate of the adapter, the start of every group's own"),
     row("train.head_learning_rate", OPTIONAL_NUMBER, "learning rate of the head; `null` is `learning_rate`"),
     row("train.weight_decay", Form::Number, "decoupled weight decay, not on biases and norms"),

@@ -21,6 +21,8 @@ pub struct Recipe {
     pub device: DeviceChoice,
     /// Number type of weights and computation.
     pub dtype: Dtype,
+    /// Number type in which the frozen matrices of a decoder are kept; `None` for that of the computation.
+    pub storage: Option<Dtype>,
     /// Seed of every random draw.
     pub seed: u64,
     /// What is learned.
@@ -46,6 +48,7 @@ impl Default for Recipe {
             revision: "main".to_owned(),
             device: DeviceChoice::default(),
             dtype: Dtype::default(),
+            storage: None,
             seed: 0,
             task: Task::default(),
             data: Data::default(),
@@ -253,6 +256,8 @@ pub struct Train {
     pub batch_size: usize,
     /// Batches a step.
     pub accumulate: usize,
+    /// Whether a decoder recomputes its layers in the backward pass.
+    pub checkpointing: bool,
     /// Learning rate of the adapter.
     pub learning_rate: f64,
     /// Learning rate of the head; `None` is the same.
@@ -280,6 +285,7 @@ impl Default for Train {
             epochs: Some(3.0),
             batch_size: 16,
             accumulate: 1,
+            checkpointing: false,
             learning_rate: 1e-3,
             head_learning_rate: None,
             weight_decay: 0.01,

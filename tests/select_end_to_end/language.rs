@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use autopeft::data::Source;
 use autopeft::data::language::{PassageNames, read_passages};
 use autopeft::metrics::Scores;
+use autopeft::models::LoadOptions;
 use autopeft::pipeline::{Adapted, GenerateOptions};
 use autopeft::recipe::Recipe;
 use candle_core::{DType, Device};
@@ -100,8 +101,15 @@ fn a_language_model_is_selected_trained_exported_and_read_back() {
 
         let recipe_file = bench.out().join("recipe.yaml");
         let recipe = Recipe::load(recipe_file.to_str().unwrap(), &[]).unwrap();
-        let adapted =
-            Adapted::open(&bench.out(), &recipe.model, 4, Device::Cpu, DType::F32).unwrap();
+        let adapted = Adapted::open(
+            &bench.out(),
+            &recipe.model,
+            4,
+            Device::Cpu,
+            DType::F32,
+            LoadOptions::default(),
+        )
+        .unwrap();
         assert!(adapted.is_language());
         let file = Source::File(bench.path("validation.jsonl"));
         let (passages, ..) = read_passages(&file, &PassageNames::default(), true, false).unwrap();

@@ -5,6 +5,7 @@ use std::fs;
 
 use autopeft::data::{ColumnNames, Source, load_labelled};
 use autopeft::interrupt::Interrupt;
+use autopeft::models::LoadOptions;
 use autopeft::pipeline::{Adapted, select};
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
@@ -168,7 +169,15 @@ fn a_result_that_is_opened_again_has_the_values_of_its_report() {
             .collect();
         let report = bench.report(&settings);
         let base = report.model.source.as_str();
-        let adapted = Adapted::open(&bench.out(), base, 5, Device::Cpu, DType::F32).unwrap();
+        let adapted = Adapted::open(
+            &bench.out(),
+            base,
+            5,
+            Device::Cpu,
+            DType::F32,
+            LoadOptions::default(),
+        )
+        .unwrap();
         let file = Source::File(bench.path("validation.jsonl"));
         let rows = load_labelled(
             &file,

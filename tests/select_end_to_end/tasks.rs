@@ -2,6 +2,7 @@
 
 use autopeft::data::{ColumnNames, LabelKind, Source, load_targets};
 use autopeft::metrics::Scores;
+use autopeft::models::LoadOptions;
 use autopeft::pipeline::{Adapted, Prediction};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
@@ -67,7 +68,15 @@ fn numbers_are_learned_and_predicted_as_numbers() {
     );
     // Opened again, it says the same of the same rows.
     let base = report.model.source.as_str();
-    let adapted = Adapted::open(&bench.out(), base, 5, Device::Cpu, DType::F32).unwrap();
+    let adapted = Adapted::open(
+        &bench.out(),
+        base,
+        5,
+        Device::Cpu,
+        DType::F32,
+        LoadOptions::default(),
+    )
+    .unwrap();
     let file = Source::File(bench.path("validation.jsonl"));
     let labels = adapted.manifest.labels.clone().unwrap();
     let rows = load_targets(
@@ -107,7 +116,15 @@ fn several_labels_are_learned_each_for_itself() {
     };
     assert!(micro_f1 > 0.8 && subset_accuracy >= 0.5, "{last:?}");
     let base = report.model.source.as_str();
-    let adapted = Adapted::open(&bench.out(), base, 5, Device::Cpu, DType::F32).unwrap();
+    let adapted = Adapted::open(
+        &bench.out(),
+        base,
+        5,
+        Device::Cpu,
+        DType::F32,
+        LoadOptions::default(),
+    )
+    .unwrap();
     let file = Source::File(bench.path("validation.jsonl"));
     let labels = adapted.manifest.labels.clone().unwrap();
     let rows = load_targets(

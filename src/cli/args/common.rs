@@ -51,7 +51,7 @@ impl Overrides {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model and data")]
 pub struct ModelArgs {
-    /// Base model: a folder, a hub id, or `embedded:quickstart`
+    /// Base model: a folder, a GGUF file, a hub id, or `embedded:quickstart`
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Branch, tag or commit of a hub id
@@ -139,6 +139,9 @@ pub struct ComputeArgs {
     /// Number type of weights and computation
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(Dtype::WORDS))]
     pub dtype: Option<String>,
+    /// Language models: number type in which frozen matrices stay in memory
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(Dtype::WORDS))]
+    pub storage: Option<String>,
     /// CPU threads (all cores if not given); changes the time only, never the result
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -148,6 +151,7 @@ impl ComputeArgs {
     pub(super) fn add_to(&self, overrides: &mut Overrides) {
         overrides.set("device", "--device", self.device.as_ref());
         overrides.set("dtype", "--dtype", self.dtype.as_ref());
+        overrides.set("storage", "--storage", self.storage.as_ref());
     }
 }
 

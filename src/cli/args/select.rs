@@ -53,6 +53,9 @@ pub struct SelectArgs {
     /// Training steps in all, the probe's included
     #[arg(long, help_heading = "Recipe", value_name = "N")]
     pub steps: Option<usize>,
+    /// Language models: keep only the input of each layer, and compute the layer again for its gradient
+    #[arg(long, help_heading = "Compute")]
+    pub checkpointing: bool,
     /// Seed of every random draw
     #[arg(long, help_heading = "Recipe", value_name = "N")]
     pub seed: Option<u64>,
@@ -88,6 +91,7 @@ impl SelectArgs {
         overrides.set("train.steps", "--steps", self.steps.as_ref());
         overrides.set("seed", "--seed", self.seed.as_ref());
         self.compute.add_to(&mut overrides);
+        overrides.switch("train.checkpointing", "--checkpointing", self.checkpointing);
         overrides.switch("export.force", "--force", self.force);
         overrides.finish(&self.set.set)
     }
@@ -185,6 +189,9 @@ mod tests {
             "cuda:1",
             "--dtype",
             "bf16",
+            "--storage",
+            "f16",
+            "--checkpointing",
             "--force",
             "--threads",
             "2",
@@ -199,8 +206,10 @@ mod tests {
             seed: 3,
             device: DeviceChoice::Cuda(1),
             dtype: Dtype::Bf16,
+            storage: Some(Dtype::F16),
             ..Recipe::default()
         };
+        expected.train.checkpointing = true;
         expected.data.train = "a.csv".into();
         expected.data.validation = Some("b.csv".into());
         expected.data.text_column = Some("1".into());

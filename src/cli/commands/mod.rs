@@ -56,5 +56,6 @@ fn open(dir: &Path, recipe: &Recipe, compute: &ComputeArgs) -> anyhow::Result<Ad
         recipe.train.batch_size,
         device,
         dtype,
+        device::load_options(recipe.storage, false, dtype)?,
     )?)
 }

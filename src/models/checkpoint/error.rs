@@ -24,6 +24,14 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GGUF file says something that cannot be used, or lacks something.
+    #[error("the GGUF file `{}` cannot be used: {reason}", file.display())]
+    Metadata {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Neither `model.safetensors` nor its index is in the folder.
     #[error("no weights in `{}`: expected `model.safetensors` or `model.safetensors.index.json`, found {}", folder.display(), listed(found))]
     NoWeights {
@@ -162,6 +170,10 @@ impl CheckpointError {
         match self {
             Self::Io { .. } => Some("check that the file exists and that you may read it".into()),
             Self::Corrupt { .. } => Some("download or copy the file again".into()),
+            Self::Metadata { .. } => Some(
+                "put the model's `tokenizer.json` beside it if that is what is missing; otherwise use the safetensors folder"
+                    .into(),
+            ),
             Self::NoWeights { .. } => Some("point to a folder made by `save_pretrained`".into()),
             Self::OtherFormatOnly { folder, .. } => Some(format!(
                 "convert it once: {}",

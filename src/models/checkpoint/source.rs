@@ -1,15 +1,18 @@
-//! One safetensors file, mapped or in memory, with errors that say what is wrong with it.
+//! One file of weights: safetensors, mapped or in memory, with errors that say what is wrong with it; or GGUF.
 
 use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use autopeft_adapters::FrozenWeight;
 use candle_core::safetensors::{BufferedSafetensors, MmapedSafetensors, SliceSafetensors};
+use candle_core::{Device, Tensor};
 use safetensors::{SafeTensorError, tensor::TensorView};
 
-use super::CheckpointError;
+use super::{CheckpointError, Stored};
+use crate::models::gguf::Gguf;
 
-/// A safetensors file whose header has been read.
+/// A file whose header has been read.
 pub(super) struct Source {
     file: PathBuf,
     bytes: Bytes,
@@ -19,6 +22,7 @@ enum Bytes {
     Mapped(MmapedSafetensors),
     Owned(BufferedSafetensors),
     Static(SliceSafetensors<'static>),
+    Blocks(Gguf),
 }
 
 impl Source {
@@ -79,11 +83,51 @@ impl Source {
         &self.file
     }
 
-    pub(super) fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
-        match &self.bytes {
+    pub(super) fn blocks(gguf: Gguf) -> Self {
+        Self {
+            file: gguf.path().into(),
+            bytes: Bytes::Blocks(gguf),
+        }
+    }
+
+    /// Names, shapes and types.
+    pub(super) fn tensors(&self) -> Vec<(String, Vec<usize>, Stored)> {
+        let views = match &self.bytes {
             Bytes::Mapped(bytes) => bytes.tensors(),
             Bytes::Owned(bytes) => bytes.tensors(),
             Bytes::Static(bytes) => bytes.tensors(),
+            Bytes::Blocks(gguf) => {
+                let tensors = gguf.tensors();
+                return tensors
+                    .map(|(name, shape, dtype)| {
+                        (name.to_string(), shape.to_vec(), Stored::Blocks(dtype))
+                    })
+                    .collect();
+            }
+        };
+        let header = |(name, view): (String, TensorView<'_>)| {
+            (name, view.shape().to_vec(), Stored::Plain(view.dtype()))
+        };
+        views.into_iter().map(header).collect()
+    }
+
+    /// The values of a tensor of blocks.
+    pub(super) fn values(&self, name: &str) -> candle_core::Result<Option<Tensor>> {
+        match &self.bytes {
+            Bytes::Blocks(gguf) => gguf.tensor(name),
+            Bytes::Mapped(_) | Bytes::Owned(_) | Bytes::Static(_) => Ok(None),
+        }
+    }
+
+    /// A matrix in the blocks that the file has; `None` for other files.
+    pub(super) fn matrix(
+        &self,
+        name: &str,
+        device: &Device,
+    ) -> candle_core::Result<Option<FrozenWeight>> {
+        match &self.bytes {
+            Bytes::Blocks(gguf) => gguf.matrix(name, device),
+            Bytes::Mapped(_) | Bytes::Owned(_) | Bytes::Static(_) => Ok(None),
         }
     }
 
@@ -92,6 +136,7 @@ impl Source {
             Bytes::Mapped(bytes) => bytes.get(name),
             Bytes::Owned(bytes) => bytes.get(name),
             Bytes::Static(bytes) => bytes.get(name),
+            Bytes::Blocks(_) => candle_core::bail!("`{name}` is stored in blocks"),
         }
     }
 }

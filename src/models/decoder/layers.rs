@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::models::ModelError;
+use crate::models::checkpoint::Checkpoint;
 
 /// The maker of a decoder's layers.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +13,8 @@ pub(super) struct Layers<'a> {
     pub(super) adapters: &'a Adapters,
     /// The type in which frozen matrices are kept.
     pub(super) storage: DType,
+    /// Where matrices may lie in blocks, which are kept as they are.
+    pub(super) blocks: Option<&'a Checkpoint>,
 }
 
 impl Layers<'_> {
@@ -22,9 +25,12 @@ impl Layers<'_> {
         bias: bool,
         vb: VarBuilder,
     ) -> Result<Linear, ModelError> {
-        let weight = match self.storage == vb.dtype() {
-            true => None,
-            false => Some(self.matrix((out_features, in_features), &vb)?),
+        let weight = match self.in_blocks((out_features, in_features), &vb)? {
+            None if self.storage == vb.dtype() => None,
+            None => Some(FrozenWeight::Dense(
+                self.tensor((out_features, in_features), &vb)?,
+            )),
+            blocks => blocks,
         };
         let kind = LinearKind {
             bias,
@@ -43,12 +49,13 @@ impl Layers<'_> {
         out_features: usize,
         vb: VarBuilder,
     ) -> Result<Linear, ModelError> {
-        let weight = match self.storage == vb.dtype() {
-            true => None,
-            false => {
+        let weight = match self.in_blocks((out_features, in_features), &vb)? {
+            None if self.storage == vb.dtype() => None,
+            None => {
                 let stored = self.tensor((in_features, out_features), &vb)?;
                 Some(FrozenWeight::Dense(stored.t()?.contiguous()?))
             }
+            blocks => blocks,
         };
         let kind = LinearKind {
             transposed: true,
@@ -66,7 +73,22 @@ impl Layers<'_> {
         shape: (usize, usize),
         vb: &VarBuilder,
     ) -> Result<FrozenWeight, ModelError> {
-        Ok(FrozenWeight::Dense(self.tensor(shape, vb)?))
+        match self.in_blocks(shape, vb)? {
+            Some(blocks) => Ok(blocks),
+            None => Ok(FrozenWeight::Dense(self.tensor(shape, vb)?)),
+        }
+    }
+
+    fn in_blocks(
+        &self,
+        shape: (usize, usize),
+        vb: &VarBuilder,
+    ) -> Result<Option<FrozenWeight>, ModelError> {
+        let Some(checkpoint) = self.blocks else {
+            return Ok(None);
+        };
+        let name = format!("{}.weight", vb.prefix());
+        Ok(checkpoint.matrix(&name, shape, vb.device())?)
     }
 
     fn tensor(&self, shape: (usize, usize), vb: &VarBuilder) -> Result<Tensor, ModelError> {

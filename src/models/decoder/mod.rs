@@ -25,6 +25,7 @@ use context::Context;
 use layers::{Layers, Norm};
 pub use rope::{RopeConfig, RopeScaling};
 
+use super::checkpoint::Checkpoint;
 use super::head::MeanHead;
 use super::{
     Cache, CausalLm, Config, Family, Head, Inputs, LoadOptions, Model, ModelError, Pooling,
@@ -62,6 +63,7 @@ impl Decoder {
         config: &Config,
         adapters: &Adapters,
         options: LoadOptions,
+        blocks: Option<&Checkpoint>,
         vb: &VarBuilder,
     ) -> Result<Self, ModelError> {
         let Some(decoder) = config.decoder.clone() else {
@@ -70,7 +72,11 @@ impl Decoder {
             });
         };
         let storage = options.storage.unwrap_or(vb.dtype());
-        let layers = Layers { adapters, storage };
+        let layers = Layers {
+            adapters,
+            storage,
+            blocks,
+        };
         let hidden = config.hidden_size;
         let vb = vb.pp(config.family.base_model_prefix());
         let names = match config.family {
@@ -194,9 +200,10 @@ impl LanguageModel {
         config: &Config,
         adapters: &Adapters,
         options: LoadOptions,
+        blocks: Option<&Checkpoint>,
         vb: VarBuilder,
     ) -> Result<Self, ModelError> {
-        let decoder = Decoder::load(config, adapters, options, &vb)?;
+        let decoder = Decoder::load(config, adapters, options, blocks, &vb)?;
         let out = if decoder.decoder.tied {
             decoder.tokens.clone()
         } else {
@@ -206,7 +213,12 @@ impl LanguageModel {
             };
             let storage = options.storage.unwrap_or(vb.dtype());
             let shape = (config.vocab_size, config.hidden_size);
-            Layers { adapters, storage }.matrix(shape, &vb.pp(name))?
+            let layers = Layers {
+                adapters,
+                storage,
+                blocks,
+            };
+            layers.matrix(shape, &vb.pp(name))?
         };
         Ok(Self { decoder, out })
     }
@@ -256,9 +268,10 @@ impl Classifier {
         adapters: &Adapters,
         head: Head,
         options: LoadOptions,
+        blocks: Option<&Checkpoint>,
         vb: VarBuilder,
     ) -> Result<Self, ModelError> {
-        let decoder = Decoder::load(config, adapters, options, &vb)?;
+        let decoder = Decoder::load(config, adapters, options, blocks, &vb)?;
         Ok(Self {
             num_labels: head.num_labels,
             head: match head.pooling {
