@@ -253,6 +253,8 @@ where
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn template(source: &str) -> ChatTemplate {
@@ -329,6 +331,23 @@ mod tests {
         );
         let broken = ChatTemplate::parse("{% if %}", &[]).unwrap_err();
         assert!(matches!(broken, ChatError::Template { .. }) && broken.hint().is_some());
+    }
+
+    #[test]
+    fn a_conversation_with_tools_takes_the_template_for_tools() {
+        let config = json!({"chat_template": [
+            {"name": "default", "template": "plain {{ messages[0].content }}"},
+            {"name": "tool_use", "template": "{{ tools | length }} tools {{ messages[0].content }}"},
+        ]});
+        let (_, template) = of_config(config.as_object().unwrap()).unwrap();
+        let template = template.unwrap();
+        let messages = json!([{"role": "user", "content": "a"}]);
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let with = Conversation::new(messages.clone(), Some(tools)).unwrap();
+        let without = Conversation::new(messages, None).unwrap();
+        assert_eq!(template.render(&with, false).unwrap(), "1 tools a");
+        assert_eq!(template.render(&without, false).unwrap(), "plain a");
+        assert!(template.uses_tools());
     }
 
     #[test]
