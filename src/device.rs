@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, first_line};
 use crate::models::LoadOptions;
 use crate::recipe::{DeviceChoice, Dtype};
 
@@ -103,11 +103,6 @@ pub fn load_options(
             checkpointing,
         }),
     }
-}
-
-/// Backends put a stack trace behind their message.
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_string()
 }
 
 #[cfg(test)]

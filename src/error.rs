@@ -13,6 +13,11 @@ use crate::select::SelectError;
 /// The result of an operation of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The message of a backend without the stack trace behind it.
+pub(crate) fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_string()
+}
+
 /// An error of this library. Messages are lower case; [`Error::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

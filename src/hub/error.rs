@@ -1,9 +1,10 @@
 //! What can go wrong between a model's name and its files, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::models::checkpoint::{CheckpointError, conversion_command, listed};
+use crate::models::gguf::Gguf;
 
 /// A model whose files could not be found, fetched or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum HubError {
         path: PathBuf,
     },
     /// The path is a file.
-    #[error("`{}` is a file, a model is a folder with `config.json` and weights", path.display())]
+    #[error("`{}` is a file, a model is a folder with `config.json` and weights, or a GGUF file", path.display())]
     NotAFolder {
         /// The path.
         path: PathBuf,
@@ -210,6 +211,9 @@ impl HubError {
                 }
             },
             Self::FileNotFound { .. } => "choose a model in the format of Hugging Face transformers".into(),
+            Self::OtherFormatOnly { repo, file } if Gguf::is_name(Path::new(file)) => {
+                format!("download `{file}` of `{repo}`, and name the file: `--model {file}`")
+            }
             Self::OtherFormatOnly { repo, .. } => format!("convert it once: {}", conversion_command(repo)),
             Self::Interrupted { .. } | Self::WrongLength { .. } => "run the command again; complete files are kept".into(),
             Self::WrongChecksum { .. } => "run the command again; if it happens again, do not use this source".into(),

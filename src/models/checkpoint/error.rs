@@ -1,8 +1,10 @@
 //! What can be wrong with a checkpoint, said with the file, the tensor and the way out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::DType;
+
+use crate::models::gguf::Gguf;
 
 /// A checkpoint that cannot be read, or does not hold what the model asks for.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +177,10 @@ impl CheckpointError {
                     .into(),
             ),
             Self::NoWeights { .. } => Some("point to a folder made by `save_pretrained`".into()),
+            Self::OtherFormatOnly { folder, file } if Gguf::is_name(Path::new(file)) => {
+                let file = folder.join(file);
+                Some(format!("name the file: `--model {}`", file.display()))
+            }
             Self::OtherFormatOnly { folder, .. } => Some(format!(
                 "convert it once: {}",
                 conversion_command(&folder.display().to_string())

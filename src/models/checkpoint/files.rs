@@ -314,6 +314,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_with_a_gguf_file_beside_its_configuration_says_how_to_name_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), b"{}").unwrap();
+        std::fs::write(dir.path().join("model.gguf"), b"x").unwrap();
+        let error = weight_files(dir.path()).unwrap_err();
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("--model") && hint.contains("model.gguf"),
+            "{hint}"
+        );
+    }
+
+    #[test]
     fn a_folder_without_weights_lists_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), b"{}").unwrap();

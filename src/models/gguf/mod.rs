@@ -26,6 +26,7 @@ use self::metadata::Metadata;
 pub use self::text::GgufText;
 use super::checkpoint::CheckpointError;
 use super::{Config, ModelError};
+use crate::error::first_line;
 
 /// The ending of such files.
 pub const EXTENSION: &str = "gguf";
@@ -67,7 +68,7 @@ impl Gguf {
         let mut file = BufReader::new(file);
         let content = Content::read(&mut file).map_err(|error| CheckpointError::Metadata {
             file: path.into(),
-            reason: first_line(&error),
+            reason: first_line(&error.to_string()),
         })?;
         let mut gguf = Self {
             path: path.into(),
@@ -160,10 +161,4 @@ impl std::fmt::Debug for Gguf {
             .field("tensors", &self.places.len())
             .finish()
     }
-}
-
-/// Backends put a stack trace behind their message.
-fn first_line(error: &candle_core::Error) -> String {
-    let message = error.to_string();
-    message.lines().next().unwrap_or_default().to_string()
 }

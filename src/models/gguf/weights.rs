@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::layout::Arrangement;
 use super::{Gguf, Place};
+use crate::error::first_line;
 use crate::models::checkpoint::CheckpointError;
 
 impl Gguf {
@@ -63,7 +64,7 @@ impl Gguf {
             let values = self.read(name)?.dequantize(&Device::Cpu)?;
             values.flatten_all()?.to_vec1::<f32>()
         };
-        read().map_err(|error| self.metadata().fault(super::first_line(&error)))
+        read().map_err(|error| self.metadata().fault(first_line(&error.to_string())))
     }
 
     /// The values as the file has them, with the rows of the checkpoint.
