@@ -77,7 +77,6 @@ fn logits(model: &dyn CausalLm, inputs: &Inputs) -> Tensor {
 
 /// The mean loss of every token with one before it.
 fn loss(model: &dyn CausalLm, inputs: &Inputs, pass: &Pass) -> Tensor {
-    let hidden = model.hidden(inputs, pass).expect("hidden states");
     let ids: Vec<Vec<u32>> = inputs.input_ids.to_vec2().expect("ids");
     let mask: Vec<Vec<u32>> = inputs.attention_mask.to_vec2().expect("a mask");
     let (mut places, mut labels) = (Vec::new(), Vec::new());
@@ -90,14 +89,10 @@ fn loss(model: &dyn CausalLm, inputs: &Inputs, pass: &Pass) -> Tensor {
         }
     }
     let count = places.len();
-    let places = Tensor::from_vec(places, count, &Device::Cpu).expect("places");
-    let read = hidden
-        .flatten(0, 1)
-        .and_then(|hidden| hidden.index_select(&places, 0))
-        .expect("rows");
-    let unembed = |rows: &Tensor| model.unembed(rows).map_err(candle_core::Error::wrap);
+    let hidden = (model.hidden_at(inputs, &places, pass)).expect("hidden states");
     let labels = TokenLabels::Given(&labels);
-    let loss = ops::sliced_cross_entropy(&read, labels, Some(7), &unembed).expect("a loss");
+    let loss = ops::sliced_cross_entropy(&hidden, labels, Some(7), model.unembedding());
+    let loss = loss.expect("a loss");
     (loss.sum / count as f64).expect("a mean")
 }
 

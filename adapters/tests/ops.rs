@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use autopeft_adapters::ops::{self, Attention, GroupedAttention, TokenLabels};
+use autopeft_adapters::ops::{self, Attention, TokenLabels, Unembedding};
 use autopeft_adapters::{
     Adapters, FrozenWeight, LinearKind, LoraPlan, LoraTargets, Pass, Superset,
 };
@@ -104,30 +104,39 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
                 let sizes = Attention {
                     num_heads: 3,
                     scale: 0.5,
+                    softcap: None,
                 };
                 ops::attention(x[0], x[1], x[2], None, sizes)
             },
         ),
+        // More queries than one task takes, and blocks of keys that no query of a task sees.
         (
             "causal attention with shared keys",
-            // More queries than one task takes.
             vec![vec![2, 150, 12], vec![2, 150, 6], vec![2, 150, 6]],
             |x| {
-                let mask: Vec<f64> = (0..150 * 150)
-                    .map(|at| {
-                        if at % 150 > at / 150 {
-                            f64::from(f32::MIN)
-                        } else {
-                            0.0
-                        }
-                    })
-                    .collect();
-                let mask = Tensor::from_vec(mask, (1, 1, 150, 150), &Device::Cpu)?
-                    .to_dtype(x[0].dtype())?
-                    .to_device(x[0].device())?;
+                let mask = seen(x[0], (1, 150, 150), |_, query, key| key <= query)?;
                 let sizes = Attention {
                     num_heads: 4,
                     scale: 0.5,
+                    softcap: None,
+                };
+                ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
+            },
+        ),
+        // The 70 queries are the last of 160 tokens; the second row starts with 100 of padding, so that the first of
+        // its queries see nothing.
+        (
+            "attention in a window with bounded scores, behind a cache",
+            vec![vec![2, 70, 12], vec![2, 160, 6], vec![2, 160, 6]],
+            |x| {
+                let mask = seen(x[0], (2, 70, 160), |row, query, key| {
+                    let at = 90 + query;
+                    key <= at && at < key + 20 && (row == 0 || key >= 100)
+                })?;
+                let sizes = Attention {
+                    num_heads: 4,
+                    scale: 0.5,
+                    softcap: Some(3.0),
                 };
                 ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
             },
@@ -150,6 +159,7 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
             let sizes = Attention {
                 num_heads: 3,
                 scale: 0.5,
+                softcap: None,
             };
             ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
         }),
@@ -164,7 +174,7 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
         }),
         // Four heads of 3 features share two of keys; the last two queries of seven see what is before them.
         (
-            "grouped-attention",
+            "attention with shared keys and bounded scores",
             vec![vec![2, 2, 12], vec![2, 7, 6], vec![2, 7, 6]],
             |x| {
                 let mask: Vec<f64> = (0..14)
@@ -173,13 +183,12 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
                 let mask = Tensor::from_vec(mask, (1, 1, 2, 7), &Device::Cpu)?
                     .to_dtype(x[0].dtype())?
                     .to_device(x[0].device())?;
-                let sizes = GroupedAttention {
+                let sizes = Attention {
                     num_heads: 4,
-                    num_kv_heads: 2,
                     scale: 0.5,
                     softcap: Some(3.0),
                 };
-                ops::grouped_attention(x[0], x[1], x[2], Some(&mask), sizes)
+                ops::attention(x[0], x[1], x[2], Some(&mask), sizes)
             },
         ),
         ("cross-entropy", vec![vec![4, 3]], |x| {
@@ -187,25 +196,81 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
             ops::cross_entropy(x[0], &labels)
         }),
         ("sliced cross-entropy", vec![vec![7, 6]], |x| {
-            let rows = x[0].dim(0)?;
-            let labels: Vec<u32> = (0..rows as u32).map(|row| (5 * row) % 11).collect();
-            let table = vocabulary(x[0].dtype());
-            let unembed = |x: &Tensor| x.matmul(&table.t()?);
-            let labels = TokenLabels::Given(&labels);
-            let loss = ops::sliced_cross_entropy(x[0], labels, Some(3), &unembed)?;
-            loss.sum / rows as f64
+            sliced_loss(x[0], None)
+        }),
+        (
+            "sliced cross-entropy of bounded logits",
+            vec![vec![7, 6]],
+            |x| sliced_loss(x[0], Some(2.0)),
+        ),
+        ("silu-gate", vec![vec![5, 40]; 2], |x| {
+            ops::silu_gate(x[0], x[1])
+        }),
+        ("gelu-tanh-gate", vec![vec![5, 40]; 2], |x| {
+            ops::gelu_tanh_gate(x[0], x[1])
+        }),
+        ("features", vec![vec![5, 4, 10]], |x| {
+            ops::features(x[0], 3, 4)
+        }),
+        // One token is read twice.
+        ("tokens-at", vec![vec![2, 4, 6]], |x| {
+            let rows = x[0].dim(0)? as u32;
+            let places: Vec<u32> = (0..rows)
+                .flat_map(|row| [1, 1, 3].map(|at| 4 * row + at))
+                .collect();
+            ops::tokens_at(x[0], &places)
         }),
     ]
 }
 
+/// The mask, (rows, 1, queries, keys), of what is seen by (row, query, key).
+fn seen(
+    like: &Tensor,
+    (rows, queries, keys): (usize, usize, usize),
+    is_seen: impl Fn(usize, usize, usize) -> bool,
+) -> Result<Tensor> {
+    let numbers: Vec<f64> = (0..rows * queries * keys)
+        .map(|at| {
+            let (row, query, key) = (at / keys / queries, at / keys % queries, at % keys);
+            let lowest = f64::from(f32::MIN);
+            if is_seen(row, query, key) {
+                0.0
+            } else {
+                lowest
+            }
+        })
+        .collect();
+    Tensor::from_vec(numbers, (rows, 1, queries, keys), &Device::Cpu)?
+        .to_dtype(like.dtype())?
+        .to_device(like.device())
+}
+
 /// Weights of 11 tokens over 6 features.
-fn vocabulary(dtype: DType) -> Tensor {
-    (random(&[11, 6], 40, dtype) * 0.3).unwrap()
+fn vocabulary(dtype: DType) -> FrozenWeight {
+    FrozenWeight::Dense((random(&[11, 6], 40, dtype) * 0.3).unwrap())
+}
+
+fn unembedding(weight: &FrozenWeight) -> Unembedding<'_> {
+    Unembedding {
+        weight,
+        softcap: None,
+    }
+}
+
+fn sliced_loss(x: &Tensor, softcap: Option<f64>) -> Result<Tensor> {
+    let rows = x.dim(0)?;
+    let labels: Vec<u32> = (0..rows as u32).map(|row| (5 * row) % 11).collect();
+    let weight = &vocabulary(x.dtype());
+    let unembedding = Unembedding { weight, softcap };
+    let labels = TokenLabels::Given(&labels);
+    let loss = ops::sliced_cross_entropy(x, labels, Some(3), unembedding)?;
+    loss.sum / rows as f64
 }
 
 /// The loss of all rows at once, by candle's own operators on the whole matrix of logits.
 fn whole(hidden: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    let logits = hidden.matmul(&vocabulary(hidden.dtype()).t()?)?;
+    let weight = vocabulary(hidden.dtype()).widen(hidden.dtype())?;
+    let logits = hidden.matmul(&weight.t()?)?;
     let maximum = logits.max_keepdim(1)?;
     let shifted = logits.broadcast_sub(&maximum)?;
     let logs = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)?;
@@ -223,10 +288,10 @@ fn a_loss_in_slices_of_any_size_is_the_loss_of_the_whole() {
             value_and_gradients(std::slice::from_ref(&hidden), |x| whole(x[0], &labels));
         for slice in [Some(1), Some(7), Some(50), Some(99), None] {
             let table = vocabulary(dtype);
-            let unembed = |x: &Tensor| x.matmul(&table.t()?);
+            let unembedding = unembedding(&table);
             let sliced = |x: &[&Tensor]| {
                 let labels = TokenLabels::Given(&labels);
-                Ok(ops::sliced_cross_entropy(x[0], labels, slice, &unembed)?.sum)
+                Ok(ops::sliced_cross_entropy(x[0], labels, slice, unembedding)?.sum)
             };
             let (value, sliced_gradients) =
                 value_and_gradients(std::slice::from_ref(&hidden), sliced);
@@ -240,7 +305,7 @@ fn a_loss_in_slices_of_any_size_is_the_loss_of_the_whole() {
             );
             // Without a gradient wanted, the same numbers; a row's own loss is one of a batch of one.
             let loss =
-                ops::sliced_cross_entropy(&hidden, TokenLabels::Given(&labels), slice, &unembed)
+                ops::sliced_cross_entropy(&hidden, TokenLabels::Given(&labels), slice, unembedding)
                     .unwrap();
             assert!(!loss.sum.track_op());
             let alone = whole(&hidden.narrow(0, 4, 1).unwrap(), &labels[4..5]).unwrap();
@@ -254,9 +319,10 @@ fn a_loss_in_slices_of_any_size_is_the_loss_of_the_whole() {
 fn drawn_tokens_follow_the_probabilities_and_are_learned_like_given_ones() {
     for dtype in [DType::F64, DType::F32] {
         let table = vocabulary(dtype);
-        let unembed = |x: &Tensor| x.matmul(&table.t()?);
+        let unembedding = unembedding(&table);
         let hidden = random(&[40, 6], 8, dtype);
-        let logits: Vec<Vec<f64>> = unembed(&hidden)
+        let logits: Vec<Vec<f64>> = unembedding
+            .logits(&hidden)
             .unwrap()
             .to_dtype(DType::F64)
             .unwrap()
@@ -285,7 +351,7 @@ fn drawn_tokens_follow_the_probabilities_and_are_learned_like_given_ones() {
         );
         let loss = |labels: TokenLabels<'_>| {
             let var = Var::from_tensor(&hidden).unwrap();
-            let loss = ops::sliced_cross_entropy(&var, labels, Some(9), &unembed).unwrap();
+            let loss = ops::sliced_cross_entropy(&var, labels, Some(9), unembedding).unwrap();
             let gradient = loss.sum.backward().unwrap().get(&var).unwrap().clone();
             (loss, gradient)
         };
@@ -310,10 +376,11 @@ fn drawn_tokens_follow_the_probabilities_and_are_learned_like_given_ones() {
 
 #[test]
 fn labels_that_do_not_fit_are_refused() {
-    let unembed = |x: &Tensor| x.matmul(&vocabulary(DType::F32).t()?);
+    let table = vocabulary(DType::F32);
     let hidden = random(&[2, 6], 8, DType::F32);
     for labels in [vec![1, 11], vec![1], vec![]] {
-        let loss = ops::sliced_cross_entropy(&hidden, TokenLabels::Given(&labels), None, &unembed);
+        let labels = TokenLabels::Given(&labels);
+        let loss = ops::sliced_cross_entropy(&hidden, labels, None, unembedding(&table));
         assert!(loss.is_err(), "{labels:?}");
     }
 }
@@ -448,6 +515,7 @@ fn network(device: &Device) -> Vec<Vec<f32>> {
         let sizes = Attention {
             num_heads: 2,
             scale: 0.35,
+            softcap: None,
         };
         let mixed = ops::attention(&hidden, &hidden, &hidden, None, sizes).unwrap();
         let normed = norm.forward(&(mixed + &x).unwrap(), pass).unwrap();

@@ -12,15 +12,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use autopeft::data::{Batch, Targets};
+use autopeft::data::{Batch, Targets, TokenTargets};
 use autopeft::groups::Group;
 use autopeft::models::checkpoint::Checkpoint;
-use autopeft::models::{self, Config, Head, Inputs, Model};
+use autopeft::models::{self, Config, Head, Inputs};
 use autopeft::probe::{Estimator, GaussNewton, Point};
+use autopeft::task::Objective;
 use autopeft::train::{AdamW, AdamWConfig};
-use autopeft_adapters::{
-    Adapters, Directions, Kind, LoraPlan, LoraTargets, Part, Pass, Superset, ops,
-};
+use autopeft_adapters::{Adapters, Directions, Kind, LoraPlan, LoraTargets, Part, Pass, Superset};
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
@@ -74,12 +73,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A model with everything attached, at numbers that a formula gives.
+/// A model with everything attached, at numbers that a formula gives: a decoder as a language model that learns
+/// every token, an encoder as a classifier.
 struct Bench {
-    model: Box<dyn Model>,
+    model: Box<dyn Objective>,
     adapters: Adapters,
-    inputs: Inputs,
-    labels: Vec<u32>,
+    batch: Batch,
 }
 
 impl Bench {
@@ -102,14 +101,15 @@ impl Bench {
             exclude: Vec::new(),
         };
         let adapters = Adapters::superset(superset, 0);
-        let model = models::load(
-            &config,
-            &checkpoint,
-            &adapters,
-            Head::new(2),
-            DType::F32,
-            &device,
-        )?;
+        let is_causal = config.decoder.is_some();
+        let model: Box<dyn Objective> = if is_causal {
+            let model = models::load_causal(&config, &checkpoint, &adapters, DType::F32, &device)?;
+            Box::new(model)
+        } else {
+            let head = Head::new(2);
+            let model = models::load(&config, &checkpoint, &adapters, head, DType::F32, &device)?;
+            Box::new(model)
+        };
         for parameter in adapters.parameters() {
             let formula = match (parameter.kind(), parameter.part()) {
                 (_, Part::LoraA { .. }) => wave(parameter.initial(), 0.02, 0.37)?,
@@ -127,37 +127,35 @@ impl Bench {
                     .collect::<Result<_, _>>()
             })
             .collect::<Result<_, _>>()?;
+        let targets = if is_causal {
+            Targets::Tokens(every_token(&rows)?)
+        } else {
+            Targets::Classes((0..batch as u32).map(|row| row % 2).collect())
+        };
         Ok(Self {
-            inputs: Inputs::padded(&rows, config.pad_token_id, &device)?,
-            labels: (0..batch as u32).map(|row| row % 2).collect(),
             model,
             adapters,
+            batch: Batch {
+                inputs: Inputs::padded(&rows, config.pad_token_id, &device)?,
+                targets: Some(targets),
+                rows: (0..batch).collect(),
+                num_tokens: batch * length,
+            },
         })
     }
 
-    fn labels(&self) -> Result<Tensor> {
-        Ok(Tensor::from_slice(
-            &self.labels,
-            self.labels.len(),
-            &Device::Cpu,
-        )?)
-    }
-
     fn loss(&self) -> Result<f64> {
-        let logits = self.model.forward(&self.inputs, &Pass::eval())?;
-        let loss = ops::cross_entropy(&logits, &self.labels()?)?;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        Ok(self.model.outcome(&self.batch, &Pass::eval())?.loss())
     }
 
     fn step(&self, optimizer: &mut AdamW) -> Result<f64> {
         let pass = Pass::train(0);
-        let logits = self.model.forward(&self.inputs, &pass)?;
-        let loss = ops::cross_entropy(&logits, &self.labels()?)?;
-        let gradients = pass.backward(&loss)?;
+        let outcome = self.model.outcome(&self.batch, &pass)?;
+        let gradients = pass.backward(&outcome.scalar()?)?;
         let directions = optimizer.direction(&gradients)?;
         let directions = optimizer.split(&directions)?;
         optimizer.apply(&directions, |_| LEARNING_RATE)?;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        Ok(outcome.loss())
     }
 
     /// The slope of each of `count` groups, into which the parameters are dealt in turn; the curvature is
@@ -188,13 +186,8 @@ impl Bench {
             .map(|p| Ok((p.index(), wave(p.initial(), 0.01, 0.31)?)))
             .collect::<Result<_>>()?;
         let point = Point {
-            model: &self.model,
-            batch: &Batch {
-                inputs: self.inputs.clone(),
-                targets: Some(Targets::Classes(self.labels.clone())),
-                rows: (0..self.labels.len()).collect(),
-                num_tokens: self.inputs.input_ids.elem_count(),
-            },
+            model: &*self.model,
+            batch: &self.batch,
             groups: &groups.iter().collect::<Vec<_>>(),
             directions: &Arc::new(directions),
             rates: &vec![LEARNING_RATE; count],
@@ -206,6 +199,21 @@ impl Bench {
         };
         Ok(estimator.measure(&point)?.slope)
     }
+}
+
+/// Each token of each row from those before it.
+fn every_token(rows: &[Vec<u32>]) -> Result<TokenTargets> {
+    let mut targets = TokenTargets::default();
+    let mut start = 0;
+    for row in rows {
+        for (at, token) in row.iter().enumerate().skip(1) {
+            targets.places.push(u32::try_from(start + at - 1)?);
+            targets.labels.push(*token);
+        }
+        targets.counts.push(row.len().saturating_sub(1));
+        start += row.len();
+    }
+    Ok(targets)
 }
 
 /// `size · sin(rate · i + 1)` for the i-th number in row-major order.

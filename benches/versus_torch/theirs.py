@@ -1,7 +1,8 @@
 """PyTorch's half of the side-by-side benchmark: `theirs.py MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS`.
 
 The same jobs from the same numbers as `ours.rs`: transformers with its default attention (sdpa), peft's LoRA of rank 8 on all
-linear layers of the encoder, all biases and LayerNorms trainable, fused AdamW. Dropout is off on both sides.
+linear layers below the head, all biases and norms trainable, fused AdamW. Dropout is off on both sides. An encoder is a
+classifier; anything else is a language model that learns every token.
 `measure` is the estimator of Xu et al. 2025 (arXiv 2501.06954): a parabola through the losses at -e, 0 and e
 along each group, 2K + 1 forward passes.
 """
@@ -16,7 +17,7 @@ os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TO
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -38,16 +39,23 @@ def wave(like, size, rate):
     return (size * torch.sin(rate * i + 1.0)).to(torch.float32).reshape(like.shape)
 
 
-base = AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=2, dtype=torch.float32)
-linear = r".*\.(query|key|value|dense)" if hasattr(base, "bert") else r".*encoder.*\.(query|key|value|dense)"
-model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type="SEQ_CLS"))
+is_causal = AutoConfig.from_pretrained(model_dir).model_type not in ("bert", "roberta", "xlm-roberta", "camembert")
+if is_causal:
+    base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    linear, task = "all-linear", "CAUSAL_LM"
+else:
+    base = AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=2, dtype=torch.float32)
+    linear = r".*\.(query|key|value|dense)" if hasattr(base, "bert") else r".*encoder.*\.(query|key|value|dense)"
+    task = "SEQ_CLS"
+model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type=task))
 model.eval()
 parameters = []
 with torch.no_grad():
     for name, p in model.named_parameters():
         head = "classifier" in name and "original_module" not in name
         # A bias of a linear layer lies in peft's wrapper; a norm has its own.
-        p.requires_grad_("lora_" in name or head or name.endswith("bias") and "original_module" not in name or "LayerNorm" in name)
+        is_norm = "norm" in name.lower()
+        p.requires_grad_("lora_" in name or head or name.endswith("bias") and "original_module" not in name or is_norm)
         if "lora_A" in name:
             p.copy_(wave(p, 0.02, 0.37))
         elif "lora_B" in name:
@@ -65,6 +73,8 @@ optimizer = torch.optim.AdamW([p for _, p in parameters], lr=1e-3, weight_decay=
 
 
 def loss():
+    if is_causal:
+        return model(**inputs, labels=ids).loss
     return torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
 
 

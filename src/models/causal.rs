@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use autopeft_adapters::Pass;
+use autopeft_adapters::ops::Unembedding;
 use candle_core::Tensor;
 
 use super::{Inputs, ModelError};
@@ -15,11 +16,32 @@ pub trait CausalLm: Debug + Send + Sync {
     /// When the inputs do not fit the model, or a tensor operation fails.
     fn hidden(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError>;
 
+    /// The same at some places of the batch, which count all its tokens and ascend: (places, hidden). A model may leave
+    /// out what only the other places need.
+    ///
+    /// # Errors
+    /// As [`CausalLm::hidden`], and when a place is not in the batch.
+    fn hidden_at(
+        &self,
+        inputs: &Inputs,
+        places: &[u32],
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
+        let hidden = self.hidden(inputs, pass)?;
+        let places = Tensor::from_slice(places, places.len(), hidden.device())?;
+        Ok(hidden.flatten(0, 1)?.index_select(&places, 0)?)
+    }
+
+    /// What makes logits of hidden states.
+    fn unembedding(&self) -> Unembedding<'_>;
+
     /// Logits of the token that follows: (rows, hidden) to (rows, vocabulary). Differentiable by the rows.
     ///
     /// # Errors
     /// When a tensor operation fails.
-    fn unembed(&self, hidden: &Tensor) -> Result<Tensor, ModelError>;
+    fn unembed(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.unembedding().logits(hidden)?)
+    }
 
     /// Reads tokens behind those of the cache, keeps theirs there, and gives the logits of the next one,
     /// (vocabulary).

@@ -125,6 +125,7 @@ impl Config {
         ops::Attention {
             num_heads: self.num_heads,
             scale: 1.0 / ((self.hidden_size / self.num_heads) as f64).sqrt(),
+            softcap: None,
         }
     }
 }

@@ -20,9 +20,11 @@ impl Objective for Box<dyn CausalLm + '_> {
         let Some(Targets::Tokens(targets)) = &batch.targets else {
             return Err(DataError::NoTargets.into());
         };
-        let hidden = self.as_ref().hidden(&batch.inputs, pass)?;
-        let hidden = at(&hidden, &targets.places)?;
-        let loss = loss(self.as_ref(), &hidden, TokenLabels::Given(&targets.labels))?;
+        let hidden = self
+            .as_ref()
+            .hidden_at(&batch.inputs, &targets.places, pass)?;
+        let labels = TokenLabels::Given(&targets.labels);
+        let loss = sliced_cross_entropy(&hidden, labels, None, self.unembedding())?;
         Ok(Box::new(Tokens {
             model: self.as_ref(),
             hidden,
@@ -33,10 +35,9 @@ impl Objective for Box<dyn CausalLm + '_> {
 
     /// The logits after the last token that is learned, or else after the last token.
     fn outputs(&self, batch: &Batch) -> Result<Vec<Vec<f64>>> {
-        let hidden = self.as_ref().hidden(&batch.inputs, &Pass::eval())?;
-        let (rows, length, _) = hidden.dims3()?;
+        let length = batch.inputs.input_ids.dim(1)?;
         let mask: Vec<Vec<u32>> = batch.inputs.attention_mask.to_vec2()?;
-        let mut places = Vec::with_capacity(rows);
+        let mut places = Vec::with_capacity(mask.len());
         let mut learned = 0;
         for (row, mask) in mask.iter().enumerate() {
             let last = match &batch.targets {
@@ -49,27 +50,13 @@ impl Objective for Box<dyn CausalLm + '_> {
             let tokens = mask.iter().filter(|real| **real != 0).count().max(1);
             places.push(last.unwrap_or(u32::try_from(row * length + tokens - 1).unwrap_or(0)));
         }
-        let logits = self.as_ref().unembed(&at(&hidden, &places)?)?;
+        let last = (self.as_ref()).hidden_at(&batch.inputs, &places, &Pass::eval())?;
+        let logits = self.as_ref().unembed(&last)?;
         Ok(logits
             .to_device(&Device::Cpu)?
             .to_dtype(DType::F64)?
             .to_vec2()?)
     }
-}
-
-/// Hidden states at these places of the batch: (batch, length, hidden) to (places, hidden).
-fn at(hidden: &Tensor, places: &[u32]) -> Result<Tensor> {
-    let places = Tensor::from_slice(places, places.len(), hidden.device())?;
-    Ok(hidden.flatten(0, 1)?.index_select(&places, 0)?)
-}
-
-fn loss(model: &dyn CausalLm, hidden: &Tensor, labels: TokenLabels<'_>) -> Result<SlicedLoss> {
-    let unembed = |rows: &Tensor| {
-        model
-            .unembed(rows)
-            .map_err(|error| candle_core::Error::Msg(error.to_string()))
-    };
-    Ok(sliced_cross_entropy(hidden, labels, None, &unembed)?)
 }
 
 /// What a pass said of the learned tokens.
@@ -125,6 +112,9 @@ impl Outcome for Tokens<'_> {
             .iter()
             .map(|_| random.random())
             .collect();
-        Ok(loss(self.model, &self.hidden, TokenLabels::Drawn(&uniforms))?.sum)
+        let labels = TokenLabels::Drawn(&uniforms);
+        let unembedding = self.model.unembedding();
+        let loss = sliced_cross_entropy(&self.hidden, labels, None, unembedding)?;
+        Ok(loss.sum)
     }
 }

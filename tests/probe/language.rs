@@ -10,8 +10,9 @@ use autopeft::models::{Cache, CausalLm, Inputs, ModelError};
 use autopeft::probe::{Estimate, Estimator, FullHessian, GaussNewton, HessianVectorProduct, Point};
 use autopeft::task::Objective;
 use autopeft::train::evaluate;
+use autopeft_adapters::ops::{self, Unembedding};
 use autopeft_adapters::{
-    Adapters, Directions, Linear, LoraPlan, LoraTargets, Pass, RmsNorm, Superset, ops,
+    Adapters, Directions, FrozenWeight, Linear, LoraPlan, LoraTargets, Pass, RmsNorm, Superset,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -30,7 +31,7 @@ const PADDING: Padding = Padding {
 /// Each token sees the mean of those up to it.
 #[derive(Debug)]
 struct Toy {
-    table: Tensor,
+    table: FrozenWeight,
     mix: Linear,
     norm: RmsNorm,
     out: Linear,
@@ -42,7 +43,7 @@ impl CausalLm for Toy {
         let ids = inputs.input_ids.flatten_all()?;
         let x = self
             .table
-            .index_select(&ids, 0)?
+            .rows(&ids, DType::F64)?
             .reshape((batch, length, WIDTH))?;
         let weights: Vec<f64> = (0..length * length)
             .map(|at| (at / length, at % length))
@@ -61,8 +62,11 @@ impl CausalLm for Toy {
         Ok(self.out.forward(&self.norm.forward(&x, pass)?, pass)?)
     }
 
-    fn unembed(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(hidden.matmul(&self.table.t()?)?)
+    fn unembedding(&self) -> Unembedding<'_> {
+        Unembedding {
+            weight: &self.table,
+            softcap: None,
+        }
     }
 
     /// Nothing is generated here.
@@ -119,7 +123,7 @@ impl LanguageBench {
             3,
         );
         let toy = Toy {
-            table: wave(&[VOCABULARY, WIDTH], 0.0),
+            table: FrozenWeight::Dense(wave(&[VOCABULARY, WIDTH], 0.0)),
             mix: adapters.linear(WIDTH, WIDTH, vb.pp("mix")).expect("mix"),
             norm: adapters.rms_norm(WIDTH, 1e-6, vb.pp("norm")).expect("norm"),
             out: adapters.linear(WIDTH, WIDTH, vb.pp("out")).expect("out"),

@@ -87,7 +87,11 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
-    tanh(&(x / cap)?)? * cap
+    let bounded = (x.detach() / cap)?.tanh()?;
+    let value = (&bounded * cap)?;
+    function1("softcap", x, value, move |gradient| {
+        gradient * bounded.sqr()?.affine(-1.0, 1.0)?
+    })
 }
 
 /// `a ⊙ b` of two tensors of one shape. Unlike candle's own product it computes no gradient for an input that is not
@@ -130,9 +134,63 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// `silu(gate) ⊙ up`, of one shape, in one pass each way.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn silu_gate(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gated(gate, up, silu, |x| {
+        let sigmoid = sigmoid(x);
+        (x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid)))
+    })
+}
+
+/// `gelu_tanh(gate) ⊙ up`, of one shape, in one pass each way.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn gelu_tanh_gate(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gated(gate, up, gelu_tanh, gelu_tanh_with_derivative)
+}
+
+/// `f(gate) ⊙ up`. `of` is `f` as an operation, `parts` its value and derivative.
+fn gated(
+    gate: &Tensor,
+    up: &Tensor,
+    of: fn(&Tensor) -> Result<Tensor>,
+    parts: impl Fn(f32) -> (f32, f32) + Copy + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let (x, y) = (gate.detach().contiguous()?, up.detach().contiguous()?);
+    if !(rows::is_plain(&x) && rows::is_plain(&y)) {
+        return multiply(&of(gate)?, up);
+    }
+    let value = rows::zip_map(&x, &y, |x, y| parts(x).0 * y)?;
+    let tracked = [gate, up].map(super::is_tracked);
+    function2("gate", [gate, up], value, move |gradient| {
+        let gradient = gradient.contiguous()?;
+        let [of_gate, of_up] = rows::zip_map3(&gradient, &x, &y, |gradient, x, y| {
+            let (value, derivative) = parts(x);
+            [gradient * y * derivative, gradient * value]
+        })?;
+        Ok([tracked[0].then_some(of_gate), tracked[1].then_some(of_up)])
+    })
+}
+
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + vector::exp(-x))
+}
+
+const GELU_SLOPE: f64 = 1.595_769_121_605_731; // 2 √(2/π)
+const GELU_CUBIC: f64 = 0.044_715;
+
+#[inline(always)]
+fn gelu_tanh_with_derivative(x: f32) -> (f32, f32) {
+    const SLOPE: f32 = GELU_SLOPE as f32;
+    const CUBIC: f32 = GELU_CUBIC as f32;
+    let s = sigmoid(SLOPE * (x + CUBIC * x * x * x));
+    let slope = SLOPE * (1.0 + 3.0 * CUBIC * x * x);
+    (x * s, s + x * s * (1.0 - s) * slope)
 }
 
 /// GELU in its approximation by tanh, any shape: `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, which is
@@ -141,28 +199,23 @@ fn sigmoid(x: f32) -> f32 {
 /// # Errors
 /// When a tensor operation fails.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    const SLOPE: f64 = 1.595_769_121_605_731; // 2 √(2/π)
-    const CUBIC: f64 = 0.044_715;
     let input = x.detach().contiguous()?;
     let fused = rows::is_plain(&input);
-    let inner = |x: f32| SLOPE as f32 * (x + CUBIC as f32 * x * x * x);
     let value = if fused {
-        rows::map(&input, |x| x * sigmoid(inner(x)))?
+        rows::map(&input, |x| gelu_tanh_with_derivative(x).0)?
     } else {
         input.gelu()?
     };
     function1("gelu-tanh", x, value, move |gradient| {
         if fused {
             return rows::zip_map(&gradient.contiguous()?, &input, |gradient, x| {
-                let s = sigmoid(inner(x));
-                let slope = SLOPE as f32 * (1.0 + 3.0 * CUBIC as f32 * x * x);
-                gradient * (s + x * s * (1.0 - s) * slope)
+                gradient * gelu_tanh_with_derivative(x).1
             });
         }
         let square = input.sqr()?;
-        let inner = ((&input * square.affine(CUBIC, 1.0)?)? * SLOPE)?;
+        let inner = ((&input * square.affine(GELU_CUBIC, 1.0)?)? * GELU_SLOPE)?;
         let s = candle_nn::ops::sigmoid(&inner)?;
-        let slope = (square.affine(3.0 * CUBIC, 1.0)? * SLOPE)?;
+        let slope = (square.affine(3.0 * GELU_CUBIC, 1.0)? * GELU_SLOPE)?;
         let rest = ((&input * &s)? * s.affine(-1.0, 1.0)?)?;
         gradient * (s + (rest * slope)?)?
     })

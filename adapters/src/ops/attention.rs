@@ -1,21 +1,25 @@
-//! Scaled dot-product attention: `softmax(scale · Q Kᵀ + mask) V` for each head.
-//! Source: Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1; heads that share keys and
-//! values: Ainslie et al. 2023, <https://arxiv.org/abs/2305.13245>.
+//! Scaled dot-product attention: `softmax(scale · Q Kᵀ + mask) V` for each head, also where several heads of queries
+//! share one of keys and values, with soft-capped scores, and with more keys than queries as with a cache.
+//! Sources: Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1; Ainslie et al. 2023,
+//! <https://arxiv.org/abs/2305.13245>, section 2.2; Gemma Team 2024, <https://arxiv.org/abs/2408.00118>, section 2.
 
 use candle_core::{D, Result, Tensor};
 
+use super::attention_mask::Mask;
 use super::function::function3;
-use super::fused_attention::{self, Saved};
+use super::fused_attention::Saved;
 use super::rows;
 use super::scope::is_tracked;
 
-/// Sizes of an attention layer.
+/// Sizes of an attention layer. The number of heads of keys and values follows from their width.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Number of heads of the query.
     pub num_heads: usize,
     /// Factor of the scores, usually `1 / √(head size)`.
     pub scale: f64,
+    /// Bound of the scores before the mask, `cap · tanh(score / cap)`.
+    pub softcap: Option<f64>,
 }
 
 /// The sizes of one call.
@@ -31,6 +35,7 @@ pub(super) struct Sizes {
     pub(super) kv_heads: usize,
     pub(super) head_size: usize,
     pub(super) scale: f64,
+    pub(super) softcap: Option<f64>,
 }
 
 impl Sizes {
@@ -64,6 +69,7 @@ impl Sizes {
             kv_heads,
             head_size,
             scale: sizes.scale,
+            softcap: sizes.softcap,
         })
     }
 }
@@ -87,7 +93,7 @@ pub fn attention(
     let [q, k, v] = [plain(query)?, plain(key)?, plain(value)?];
     let tracked = inputs.map(is_tracked);
     if [&q, &k, &v].into_iter().all(rows::is_plain)
-        && let Some(mask) = fused_attention::Mask::new(mask, sizes)?
+        && let Some(mask) = Mask::new(mask, sizes)?
     {
         let (output, saved) = Saved::forward([q, k, v], mask, sizes)?;
         return function3("attention", inputs, output, move |gradient| {
@@ -106,68 +112,71 @@ fn composed(
     mask: Option<&Tensor>,
     sizes: Sizes,
 ) -> Result<Tensor> {
-    let share = sizes.heads / sizes.kv_heads;
-    let (q, k, v) = (
-        split(&q, sizes.heads, 1)?,
-        split(&k, sizes.kv_heads, share)?,
-        split(&v, sizes.kv_heads, share)?,
-    );
+    let Sizes {
+        batch,
+        queries,
+        keys,
+        heads,
+        kv_heads,
+        head_size,
+        ..
+    } = sizes;
+    let share = heads / kv_heads;
+    // The queries of all heads that share keys lie in one matrix: (batch, key heads, share · queries, size).
+    let gather =
+        move |x: &Tensor| split(x, heads)?.reshape((batch, kv_heads, share * queries, head_size));
+    let scatter = move |x: &Tensor| merge(&x.reshape((batch, heads, queries, head_size))?);
+    let (q, k, v) = (gather(&q)?, split(&k, kv_heads)?, split(&v, kv_heads)?);
     let mut scores = (q.matmul(&k.t()?)? * sizes.scale)?;
+    let mut slope = None;
+    if let Some(cap) = sizes.softcap {
+        let bounded = (scores / cap)?.tanh()?;
+        slope = Some(bounded.sqr()?.affine(-1.0, 1.0)?);
+        scores = (bounded * cap)?;
+    }
     if let Some(mask) = mask {
-        scores = scores.broadcast_add(mask)?;
+        scores = scores
+            .reshape((batch, heads, queries, keys))?
+            .broadcast_add(mask)?
+            .reshape((batch, kv_heads, share * queries, keys))?;
     }
     let probabilities = candle_nn::ops::softmax_last_dim(&scores)?;
     drop(scores);
-    let output = merge(&probabilities.matmul(&v)?, 1)?;
+    let output = scatter(&probabilities.matmul(&v)?)?;
     let tracked = inputs.map(is_tracked);
     function3("attention", inputs, output, move |gradient| {
-        let gradient = split(gradient, sizes.heads, 1)?;
-        let value = if tracked[2] {
-            Some(merge(&probabilities.t()?.matmul(&gradient)?, share)?)
-        } else {
-            None
-        };
+        let gradient = gather(gradient)?;
+        let when = |wanted: bool, f: &dyn Fn() -> Result<Tensor>| wanted.then(f).transpose();
+        let value = when(tracked[2], &|| {
+            merge(&probabilities.t()?.matmul(&gradient)?)
+        })?;
+        if !(tracked[0] || tracked[1]) {
+            return Ok([None, None, value]);
+        }
         let along = gradient.matmul(&v.t()?)?;
         // The gradient through a softmax: P ⊙ (dP - Σ dP ⊙ P).
         let inner = (&along * &probabilities)?.sum_keepdim(D::Minus1)?;
-        let scores = (along.broadcast_sub(&inner)? * &probabilities)?.affine(sizes.scale, 0.0)?;
-        let query = if tracked[0] {
-            Some(merge(&scores.matmul(&k)?, 1)?)
-        } else {
-            None
-        };
-        let key = if tracked[1] {
-            Some(merge(&scores.t()?.matmul(&q)?, share)?)
-        } else {
-            None
-        };
+        let mut scores =
+            (along.broadcast_sub(&inner)? * &probabilities)?.affine(sizes.scale, 0.0)?;
+        if let Some(slope) = &slope {
+            scores = (scores * slope)?;
+        }
+        let query = when(tracked[0], &|| scatter(&scores.matmul(&k)?))?;
+        let key = when(tracked[1], &|| merge(&scores.t()?.matmul(&q)?))?;
         Ok([query, key, value])
     })
 }
 
-/// (batch, sequence, heads · size) to (batch, heads · share, sequence, size), each head `share` times.
-fn split(x: &Tensor, heads: usize, share: usize) -> Result<Tensor> {
-    let (batch, sequence, hidden) = x.dims3()?;
-    let size = hidden / heads;
-    let x = x.reshape((batch, sequence, heads, size))?.transpose(1, 2)?;
-    if share == 1 {
-        return x.contiguous();
-    }
-    x.unsqueeze(2)?
-        .expand((batch, heads, share, sequence, size))?
-        .contiguous()?
-        .reshape((batch, heads * share, sequence, size))
+/// (batch, length, heads · size) to (batch, heads, length, size).
+fn split(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, length, width) = x.dims3()?;
+    x.reshape((batch, length, heads, width / heads))?
+        .transpose(1, 2)?
+        .contiguous()
 }
 
-/// The inverse of [`split`]; heads that were one are added up.
-fn merge(x: &Tensor, share: usize) -> Result<Tensor> {
-    let (batch, heads, sequence, size) = x.dims4()?;
-    let x = if share == 1 {
-        x.clone()
-    } else {
-        x.reshape((batch, heads / share, share, sequence, size))?
-            .sum(2)?
-    };
-    x.transpose(1, 2)?
-        .reshape((batch, sequence, heads / share * size))
+/// The inverse of [`split`].
+fn merge(x: &Tensor) -> Result<Tensor> {
+    let (batch, heads, length, size) = x.dims4()?;
+    x.transpose(1, 2)?.reshape((batch, length, heads * size))
 }

@@ -1,67 +1,21 @@
-//! Attention for `f32` on the CPU: heads are read where they lie, and the probabilities, the largest
-//! thing that attention makes, are computed again in the backward pass from two numbers for each row.
+//! Attention for `f32` on the CPU: heads are read where they lie, keys that a block of queries does not see are left
+//! out, and the probabilities, the largest thing that attention makes, are computed again in the backward pass from
+//! two numbers for each row.
+
+use std::ops::Range;
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::attention::Sizes;
+use super::attention_mask::{Mask, MaskView};
 use super::gemm::{Matrix, Target, Threads, gemm};
 use super::{rows, vector};
 
-/// Rows of a query that one task of the forward pass takes.
+/// Rows of a query that are taken at once, where they see all keys.
 const BLOCK: usize = 128;
-
-/// What is added to the scores, with the strides of batch, head and query.
-#[derive(Debug)]
-pub(super) struct Mask {
-    numbers: Option<Tensor>,
-    strides: [usize; 3],
-}
-
-impl Mask {
-    /// `None` when its layout is one that only candle's operators know.
-    pub(super) fn new(mask: Option<&Tensor>, sizes: Sizes) -> Result<Option<Self>> {
-        let Some(mask) = mask else {
-            return Ok(Some(Self {
-                numbers: None,
-                strides: [0; 3],
-            }));
-        };
-        let mask = mask.detach().contiguous()?;
-        if !rows::is_plain(&mask) || mask.dims().len() > 4 {
-            return Ok(None);
-        }
-        let mut dims = [1; 4];
-        let missing = 4 - mask.dims().len();
-        for (to, from) in dims.iter_mut().skip(missing).zip(mask.dims()) {
-            *to = *from;
-        }
-        let full = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
-        let fits = dims
-            .iter()
-            .zip(full)
-            .all(|(dim, full)| *dim == 1 || *dim == full);
-        if !fits {
-            candle_core::bail!("a mask of shape {:?} does not fit {full:?}", mask.dims());
-        }
-        if dims[3] != sizes.keys {
-            return Ok(None);
-        }
-        let steps = [dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3]];
-        let strides = std::array::from_fn(|i| if dims[i] == 1 { 0 } else { steps[i] });
-        Ok(Some(Self {
-            numbers: Some(mask),
-            strides,
-        }))
-    }
-
-    fn with<T>(&self, read: impl FnOnce(Option<&[f32]>) -> Result<T>) -> Result<T> {
-        match &self.numbers {
-            Some(tensor) => rows::with_slice(tensor, |numbers| read(Some(numbers))),
-            None => read(None),
-        }
-    }
-}
+/// The same where they do not: with fewer rows more keys are left out.
+const MASKED_BLOCK: usize = 64;
 
 /// What the backward pass needs.
 pub(super) struct Saved {
@@ -80,9 +34,17 @@ struct View<'a> {
     query: &'a [f32],
     key: &'a [f32],
     value: &'a [f32],
-    mask: Option<&'a [f32]>,
-    mask_strides: [usize; 3],
+    mask: MaskView<'a>,
+    block: usize,
     sizes: Sizes,
+}
+
+/// Some rows of one head's query, and the keys that they see.
+struct Block {
+    example: usize,
+    head: usize,
+    rows: Range<usize>,
+    keys: Range<usize>,
 }
 
 impl Saved {
@@ -106,19 +68,19 @@ impl Saved {
             let mut tasks = Vec::new();
             let (mut output, mut statistics) = (&mut *output, &mut *statistics);
             for example in 0..sizes.batch {
-                for start in (0..sizes.queries).step_by(BLOCK) {
-                    let count = BLOCK.min(sizes.queries - start);
+                for start in (0..sizes.queries).step_by(view.block) {
+                    let count = view.block.min(sizes.queries - start);
                     let (first, rest) = std::mem::take(&mut output).split_at_mut(count * width);
                     let (second, others) =
                         std::mem::take(&mut statistics).split_at_mut(count * sizes.heads);
-                    tasks.push((example, start, first, second));
+                    tasks.push((example, start..start + count, first, second));
                     (output, statistics) = (rest, others);
                 }
             }
             tasks
                 .into_par_iter()
-                .for_each(|(example, start, output, statistics)| {
-                    view.attend(example, start, output, statistics);
+                .for_each(|(example, rows, output, statistics)| {
+                    view.attend(example, rows, output, statistics);
                 });
             Ok(())
         })?;
@@ -137,7 +99,10 @@ impl Saved {
                             key,
                             value,
                             mask,
-                            mask_strides: self.mask.strides,
+                            block: match self.mask.is_dense() {
+                                true => BLOCK,
+                                false => MASKED_BLOCK,
+                            },
                             sizes: self.sizes,
                         })
                     })
@@ -170,13 +135,8 @@ impl Saved {
                         let gradient = &gradient[example * of_query..][..of_query];
                         let rows = sizes.queries * sizes.heads;
                         let statistics = &self.statistics[example * rows..][..rows];
-                        view.differentiate(
-                            example,
-                            gradient,
-                            statistics,
-                            [query, key, value],
-                            threads,
-                        );
+                        let targets = [query, key, value];
+                        view.differentiate(example, gradient, statistics, targets, threads);
                     });
                 Ok(())
             })
@@ -190,76 +150,115 @@ impl Saved {
 }
 
 impl View<'_> {
-    /// Positions of the first number of query, and of key and value, of one head.
-    fn starts(&self, example: usize, row: usize, head: usize) -> (usize, usize) {
-        let s = &self.sizes;
-        let query = ((example * s.queries + row) * s.heads + head) * s.head_size;
-        let key_head = head / (s.heads / s.kv_heads);
-        let key = (example * s.keys * s.kv_heads + key_head) * s.head_size;
-        (query, key)
-    }
-
-    /// `Q Kᵀ` of `count` rows from `start` on, into `scores` (count, keys).
-    fn scores(
-        &self,
-        (example, start, count, head): (usize, usize, usize, usize),
-        scores: &mut [f32],
-        threads: Threads,
-    ) {
-        let s = &self.sizes;
-        let (query, key) = self.starts(example, start, head);
-        let q = Matrix::strided(
-            &self.query[query..],
-            count,
-            s.head_size,
-            s.heads * s.head_size,
-        );
-        let k = self.key_matrix(self.key, key);
-        gemm(scores, s.keys, Target::Replace, 1.0, q, k.t(), threads);
-    }
-
-    fn key_matrix<'b>(&self, numbers: &'b [f32], start: usize) -> Matrix<'b> {
-        let s = &self.sizes;
-        let stride = s.kv_heads * s.head_size;
-        Matrix::strided(&numbers[start..], s.keys, s.head_size, stride)
-    }
-
-    fn mask_row(&self, example: usize, head: usize, row: usize) -> Option<&[f32]> {
-        let [batch, heads, queries] = self.mask_strides;
-        let at = example * batch + head * heads + row * queries;
-        self.mask.map(|mask| &mask[at..][..self.sizes.keys])
-    }
-
-    /// `scale · score + mask` of one row, in place.
-    #[inline(always)]
-    fn shift(&self, scores: &mut [f32], mask: Option<&[f32]>) {
-        let scale = self.sizes.scale as f32;
-        match mask {
-            Some(mask) => {
-                for (score, mask) in scores.iter_mut().zip(mask) {
-                    *score = *score * scale + mask;
-                }
-            }
-            None => scores.iter_mut().for_each(|score| *score *= scale),
+    fn block(&self, example: usize, head: usize, rows: Range<usize>) -> Block {
+        Block {
+            example,
+            head,
+            keys: self.mask.span(example, head, rows.clone()),
+            rows,
         }
     }
 
-    /// One block of rows of one example, all heads.
+    /// Numbers from one token's query to the next, and from one token's key to the next.
+    fn strides(&self) -> (usize, usize) {
+        let s = &self.sizes;
+        (s.heads * s.head_size, s.kv_heads * s.head_size)
+    }
+
+    /// Where a block's key and value start within those of their example.
+    fn key_start(&self, block: &Block) -> usize {
+        let s = &self.sizes;
+        let key_head = block.head / (s.heads / s.kv_heads);
+        (block.keys.start * s.kv_heads + key_head) * s.head_size
+    }
+
+    /// A block's part of numbers in the layout of the query.
+    fn query_matrix<'b>(&self, numbers: &'b [f32], example: usize, block: &Block) -> Matrix<'b> {
+        let s = &self.sizes;
+        let row = example * s.queries + block.rows.start;
+        let start = (row * s.heads + block.head) * s.head_size;
+        let stride = self.strides().0;
+        Matrix::strided(&numbers[start..], block.rows.len(), s.head_size, stride)
+    }
+
+    /// A block's part of the keys or values.
+    fn key_matrix<'b>(&self, numbers: &'b [f32], block: &Block) -> Matrix<'b> {
+        let s = &self.sizes;
+        let stride = self.strides().1;
+        let start = block.example * s.keys * stride + self.key_start(block);
+        Matrix::strided(&numbers[start..], block.keys.len(), s.head_size, stride)
+    }
+
+    /// `Q Kᵀ` into `scores`, (rows, keys).
+    fn scores(&self, block: &Block, scores: &mut [f32], threads: Threads) {
+        let q = self.query_matrix(self.query, block.example, block);
+        let k = self.key_matrix(self.key, block).t();
+        let width = block.keys.len();
+        gemm(scores, width, Target::Replace, 1.0, q, k, threads);
+    }
+
+    /// Which part of a row of the scores its query sees, and what is added there.
+    #[inline(always)]
+    fn seen(&self, block: &Block, row: usize) -> (Range<usize>, Option<&[f32]>) {
+        let (keys, mask) = self
+            .mask
+            .row(block.example, block.head, block.rows.start + row);
+        let first = block.keys.start;
+        (keys.start - first..keys.end - first, mask)
+    }
+
+    /// `scale · score + mask` of one row, in place; the scaled score is bounded first where there is a cap, and its
+    /// derivative by the score goes to `slopes`.
+    #[inline(always)]
+    fn shift(&self, scores: &mut [f32], mask: Option<&[f32]>, slopes: &mut [f32]) {
+        let scale = self.sizes.scale as f32;
+        match self.sizes.softcap {
+            Some(cap) => {
+                let (cap, inner) = (cap as f32, scale / cap as f32);
+                for score in scores.iter_mut() {
+                    *score = vector::tanh(*score * inner);
+                }
+                for (slope, score) in slopes.iter_mut().zip(scores.iter()) {
+                    *slope = scale * (1.0 - score * score);
+                }
+                scores.iter_mut().for_each(|score| *score *= cap);
+                for (score, mask) in scores.iter_mut().zip(mask.unwrap_or_default()) {
+                    *score += mask;
+                }
+            }
+            None => match mask {
+                Some(mask) => {
+                    for (score, mask) in scores.iter_mut().zip(mask) {
+                        *score = *score * scale + mask;
+                    }
+                }
+                None => scores.iter_mut().for_each(|score| *score *= scale),
+            },
+        }
+    }
+
+    /// Some rows of one example, all heads.
     fn attend(
         &self,
         example: usize,
-        start: usize,
+        rows: Range<usize>,
         output: &mut [f32],
         statistics: &mut [[f32; 2]],
     ) {
         let s = &self.sizes;
-        let count = statistics.len() / s.heads;
-        let mut scores = vec![0f32; count * s.keys];
+        let mut buffer = vec![0f32; rows.len() * s.keys];
         for head in 0..s.heads {
-            self.scores((example, start, count, head), &mut scores, Threads::One);
+            let block = self.block(example, head, rows.clone());
+            let width = block.keys.len();
+            let scores = &mut buffer[..rows.len() * width];
+            self.scores(&block, scores, Threads::One);
             vector::run(|| {
-                for (row, scores) in scores.chunks_mut(s.keys).enumerate() {
-                    self.shift(scores, self.mask_row(example, head, start + row));
+                for (row, scores) in scores.chunks_mut(width).enumerate() {
+                    let (seen, mask) = self.seen(&block, row);
+                    scores[..seen.start].fill(0.0);
+                    scores[seen.end..].fill(0.0);
+                    let scores = &mut scores[seen];
+                    self.shift(scores, mask, &mut []);
                     let largest = vector::max(scores);
                     for score in scores.iter_mut() {
                         *score = vector::exp(*score - largest);
@@ -271,21 +270,20 @@ impl View<'_> {
                     statistics[row * s.heads + head] = [largest, inverse];
                 }
             });
-            let (_, value) = self.starts(example, start, head);
             gemm(
                 &mut output[head * s.head_size..],
-                s.heads * s.head_size,
+                self.strides().0,
                 Target::Replace,
                 1.0,
-                Matrix::new(&scores, count, s.keys),
-                self.key_matrix(self.value, value),
+                Matrix::new(scores, rows.len(), width),
+                self.key_matrix(self.value, &block),
                 Threads::One,
             );
         }
     }
 
-    /// One example, all heads. `gradient`, the first and the last two of `outputs` have the layout of the
-    /// query and of the key.
+    /// One example, all heads. `gradient` and the first of `targets` have the layout of the query, the others that of
+    /// the key.
     fn differentiate(
         &self,
         example: usize,
@@ -295,68 +293,91 @@ impl View<'_> {
         threads: Threads,
     ) {
         let s = &self.sizes;
-        let (stride, kv_stride) = (s.heads * s.head_size, s.kv_heads * s.head_size);
-        let mut probabilities = vec![0f32; s.queries * s.keys];
-        let mut along = vec![0f32; s.queries * s.keys];
+        let (stride, kv_stride) = self.strides();
+        let most = self.block.min(s.queries) * s.keys;
+        let (mut probabilities, mut along) = (vec![0f32; most], vec![0f32; most]);
+        let mut slopes = vec![0f32; if s.softcap.is_some() { s.keys } else { 0 }];
         for head in 0..s.heads {
-            let (query, key) = self.starts(example, 0, head);
-            let at = head * s.head_size;
-            let key_at = head / (s.heads / s.kv_heads) * s.head_size;
-            self.scores((example, 0, s.queries, head), &mut probabilities, threads);
-            let d_output = Matrix::strided(&gradient[at..], s.queries, s.head_size, stride);
-            let value = self.key_matrix(self.value, key);
-            gemm(
-                &mut along,
-                s.keys,
-                Target::Replace,
-                1.0,
-                d_output,
-                value.t(),
-                threads,
-            );
-            vector::run(|| {
-                let scale = s.scale as f32;
-                for (row, (p, along)) in probabilities
-                    .chunks_mut(s.keys)
-                    .zip(along.chunks_mut(s.keys))
-                    .enumerate()
-                {
-                    self.shift(p, self.mask_row(example, head, row));
-                    let [largest, inverse] = statistics[row * s.heads + head];
-                    for p in p.iter_mut() {
-                        *p = vector::exp(*p - largest) * inverse;
+            for start in (0..s.queries).step_by(self.block) {
+                let rows = start..(start + self.block).min(s.queries);
+                let count = rows.len();
+                let block = self.block(example, head, rows);
+                let width = block.keys.len();
+                let p = &mut probabilities[..count * width];
+                let along = &mut along[..count * width];
+                self.scores(&block, p, threads);
+                let d_output = self.query_matrix(gradient, 0, &block);
+                let v = self.key_matrix(self.value, &block).t();
+                gemm(along, width, Target::Replace, 1.0, d_output, v, threads);
+                vector::run(|| {
+                    let rows = p.chunks_mut(width).zip(along.chunks_mut(width));
+                    for (row, (p, along)) in rows.enumerate() {
+                        let statistics = statistics[(start + row) * s.heads + head];
+                        self.through_softmax(&block, row, statistics, [p, along], &mut slopes);
                     }
-                    // The gradient through a softmax: P ⊙ (dP - Σ dP ⊙ P).
-                    let inner = vector::sum2(p, along, |p, a| p * a);
-                    for (along, p) in along.iter_mut().zip(p) {
-                        *along = scale * *p * (*along - inner);
-                    }
-                }
-            });
-            let p = Matrix::new(&probabilities, s.queries, s.keys);
-            let d_scores = Matrix::new(&along, s.queries, s.keys);
-            let q = Matrix::strided(&self.query[query..], s.queries, s.head_size, stride);
-            let k = self.key_matrix(self.key, key);
-            let add = Target::AddTo; // heads of a query may share a key
-            gemm(
-                &mut d_value[key_at..],
-                kv_stride,
-                add,
-                1.0,
-                p.t(),
-                d_output,
-                threads,
-            );
-            gemm(&mut d_query[at..], stride, add, 1.0, d_scores, k, threads);
-            gemm(
-                &mut d_key[key_at..],
-                kv_stride,
-                add,
-                1.0,
-                d_scores.t(),
-                q,
-                threads,
-            );
+                });
+                let p = Matrix::new(p, count, width).t();
+                let d_scores = Matrix::new(along, count, width);
+                let q = self.query_matrix(self.query, example, &block);
+                let k = self.key_matrix(self.key, &block);
+                let query = &mut d_query[start * stride + head * s.head_size..];
+                gemm(query, stride, Target::Replace, 1.0, d_scores, k, threads);
+                // Blocks, and heads of a query, share keys.
+                let (at, add) = (self.key_start(&block), Target::AddTo);
+                gemm(
+                    &mut d_value[at..],
+                    kv_stride,
+                    add,
+                    1.0,
+                    p,
+                    d_output,
+                    threads,
+                );
+                gemm(
+                    &mut d_key[at..],
+                    kv_stride,
+                    add,
+                    1.0,
+                    d_scores.t(),
+                    q,
+                    threads,
+                );
+            }
+        }
+    }
+
+    /// Of one row: `p`, at first the products of query and keys, becomes the probabilities, and `along`, at first
+    /// their gradient, that of the products.
+    #[inline(always)]
+    fn through_softmax(
+        &self,
+        block: &Block,
+        row: usize,
+        [largest, inverse]: [f32; 2],
+        [p, along]: [&mut [f32]; 2],
+        slopes: &mut [f32],
+    ) {
+        let (seen, mask) = self.seen(block, row);
+        for numbers in [&mut *p, &mut *along] {
+            numbers[..seen.start].fill(0.0);
+            numbers[seen.end..].fill(0.0);
+        }
+        let (p, along) = (&mut p[seen.clone()], &mut along[seen]);
+        self.shift(p, mask, slopes);
+        for p in p.iter_mut() {
+            *p = vector::exp(*p - largest) * inverse;
+        }
+        // The gradient through a softmax: P ⊙ (dP - Σ dP ⊙ P).
+        let inner = vector::sum2(p, along, |p, a| p * a);
+        if self.sizes.softcap.is_some() {
+            for ((along, p), slope) in along.iter_mut().zip(p).zip(slopes) {
+                *along = *slope * *p * (*along - inner);
+            }
+        } else {
+            let scale = self.sizes.scale as f32;
+            for (along, p) in along.iter_mut().zip(p) {
+                *along = scale * *p * (*along - inner);
+            }
         }
     }
 }

@@ -6,11 +6,11 @@
 
 mod activation;
 mod attention;
+mod attention_mask;
 mod cross_entropy;
 mod function;
 mod fused_attention;
 mod gemm;
-mod grouped_attention;
 mod layer_norm;
 mod linear;
 mod rope;
@@ -22,12 +22,13 @@ mod tokens;
 mod vector;
 
 pub(crate) use activation::apply as activate;
-pub use activation::{gelu, gelu_tanh, multiply, relu, silu, softcap, tanh};
+pub use activation::{
+    gelu, gelu_tanh, gelu_tanh_gate, multiply, relu, silu, silu_gate, softcap, tanh,
+};
 pub use attention::{Attention, attention};
 pub use cross_entropy::cross_entropy;
 pub(crate) use function::{function1, function2, function3};
 pub(crate) use gemm::measure_product;
-pub use grouped_attention::{GroupedAttention, grouped_attention};
 pub(crate) use layer_norm::{
     Norm, NormOutput, gain_gradient, input_gradient as norm_input_gradient, normalise,
 };
@@ -36,5 +37,5 @@ pub use rope::rope;
 pub(crate) use rows::is_plain;
 pub(crate) use scope::is_tracked;
 pub use scope::scope;
-pub use sliced_cross_entropy::{SlicedLoss, TokenLabels, sliced_cross_entropy};
-pub use tokens::{add, first_token, mean_tokens, reshape};
+pub use sliced_cross_entropy::{SlicedLoss, TokenLabels, Unembedding, sliced_cross_entropy};
+pub use tokens::{add, features, first_token, mean_tokens, reshape, tokens_at};

@@ -8,6 +8,8 @@ use super::vector;
 
 /// Below this many numbers a loop runs on one thread.
 const PARALLEL_FROM: usize = 1 << 14;
+/// Numbers of one task.
+const CHUNK: usize = 4096;
 
 /// Whether the fused loops can read this tensor.
 pub(crate) fn is_plain(tensor: &Tensor) -> bool {
@@ -62,6 +64,52 @@ pub(crate) fn zip_map(
     })
 }
 
+/// Two tensors of `a`'s shape whose numbers are `map(a, b, c)`, element by element.
+pub(crate) fn zip_map3(
+    a: &Tensor,
+    b: &Tensor,
+    c: &Tensor,
+    map: impl Fn(f32, f32, f32) -> [f32; 2] + Sync + Send,
+) -> Result<[Tensor; 2]> {
+    same_size(a, b)?;
+    same_size(a, c)?;
+    let mut first = vec![0f32; a.elem_count()];
+    let mut second = vec![0f32; a.elem_count()];
+    with_slice(a, |a| {
+        with_slice(b, |b| {
+            with_slice(c, |c| {
+                let part = |at: usize, first: &mut [f32], second: &mut [f32]| {
+                    let range = at..at + first.len();
+                    let inputs = a[range.clone()]
+                        .iter()
+                        .zip(&b[range.clone()])
+                        .zip(&c[range]);
+                    vector::run(|| {
+                        let outputs = first.iter_mut().zip(second);
+                        for ((first, second), ((a, b), c)) in outputs.zip(inputs) {
+                            [*first, *second] = map(*a, *b, *c);
+                        }
+                    });
+                };
+                if first.len() < PARALLEL_FROM {
+                    part(0, &mut first, &mut second);
+                } else {
+                    first
+                        .par_chunks_mut(CHUNK)
+                        .zip(second.par_chunks_mut(CHUNK))
+                        .enumerate()
+                        .for_each(|(chunk, (first, second))| part(chunk * CHUNK, first, second));
+                }
+                Ok(())
+            })
+        })
+    })?;
+    Ok([
+        Tensor::from_vec(first, a.shape(), &Device::Cpu)?,
+        Tensor::from_vec(second, a.shape(), &Device::Cpu)?,
+    ])
+}
+
 /// `a ← a + b`, both plain. Nobody else may hold the numbers of `a`.
 pub(crate) fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
     same_size(a, b)?;
@@ -106,7 +154,6 @@ impl InplaceOp2 for AddAssign {
 
 /// Runs `body(position, numbers)` over parts of `output`, in parallel when it is large.
 pub(crate) fn for_each_chunk(output: &mut [f32], body: impl Fn(usize, &mut [f32]) + Sync) {
-    const CHUNK: usize = 4096;
     if output.len() < PARALLEL_FROM {
         body(0, output);
     } else {

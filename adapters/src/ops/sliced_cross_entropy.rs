@@ -1,18 +1,47 @@
-//! Cross-entropy over a large vocabulary, `Σ_r log Σ_v exp z_rv - z_r,label` with `z = unembed(hidden)`, a slice of
-//! the rows at a time.
+//! Cross-entropy over a large vocabulary, `Σ_r log Σ_v exp z_rv - z_r,label` with `z = cap(hidden · Wᵀ)`, a slice of the
+//! rows at a time.
 //!
 //! The logits of all rows together (rows × vocabulary) are never held: each slice's loss and gradient `(p - y)` are
 //! carried back to its hidden states at once, and only these, (rows, hidden), are kept for the backward pass. The
 //! idea is that of Liger Kernel's fused linear cross-entropy (Hsu et al. 2024, <https://arxiv.org/abs/2410.10989>,
 //! section 3.2). The unembedding itself gets no gradient.
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_core::{D, DType, Device, Result, Tensor};
+use rayon::prelude::*;
 
+use super::activation::softcap;
 use super::function::function1;
-use super::rows::{for_each_row, is_plain, with_slice};
+use super::gemm::{Matrix, Target, Threads, gemm};
+use super::rows::{is_plain, with_slice};
+use super::vector;
+use crate::frozen::FrozenWeight;
 
-/// Numbers of a slice of the logits that are held at once: 32 MiB of `f32`.
-const SLICE: usize = 1 << 23;
+/// Numbers of a slice of the logits that are held at once: 64 MiB of `f32`. In smaller ones a product spends more of
+/// its time on packing the unembedding.
+const SLICE: usize = 1 << 24;
+
+/// From hidden states to logits.
+#[derive(Debug, Clone, Copy)]
+pub struct Unembedding<'a> {
+    /// (vocabulary, hidden).
+    pub weight: &'a FrozenWeight,
+    /// Bound of the logits, `cap · tanh(logit / cap)`.
+    pub softcap: Option<f64>,
+}
+
+impl Unembedding<'_> {
+    /// (rows, hidden) to (rows, vocabulary), differentiable by the hidden states.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = self.weight.project(hidden)?;
+        match self.softcap {
+            Some(cap) => softcap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+}
 
 /// Which token each row has.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +80,8 @@ pub struct SlicedLoss {
     pub likeliest: Vec<u32>,
 }
 
-/// Cross-entropy of `unembed(hidden)` (rows, vocabulary) with a label for each row of `hidden` (rows, width).
-/// `unembed` is called with a few rows at a time, at most `slice` (`None`: as many as fit 32 MiB).
+/// Cross-entropy of the logits of `hidden` (rows, width) with a label for each row, at most `slice` rows at a time
+/// (`None`: as many as fit 64 MiB).
 ///
 /// # Errors
 /// When the numbers of rows and labels differ, a label is not below the vocabulary, or a tensor operation fails.
@@ -60,55 +89,46 @@ pub fn sliced_cross_entropy(
     hidden: &Tensor,
     labels: TokenLabels<'_>,
     slice: Option<usize>,
-    unembed: &dyn Fn(&Tensor) -> Result<Tensor>,
+    unembedding: Unembedding<'_>,
 ) -> Result<SlicedLoss> {
-    let (rows, _) = hidden.dims2()?;
-    if rows != labels.len() || rows == 0 {
-        candle_core::bail!("{rows} rows of hidden states with {} labels", labels.len());
+    let (rows, width) = hidden.dims2()?;
+    let (vocabulary, inner) = unembedding.weight.dims2()?;
+    if rows != labels.len() || rows == 0 || width != inner {
+        candle_core::bail!(
+            "{rows} rows of {width} hidden states with {} labels and an unembedding of {inner}",
+            labels.len()
+        );
     }
-    let is_tracked = super::is_tracked(hidden);
-    let (mut losses, mut likeliest) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-    let mut gradients = Vec::new();
-    let mut start = 0;
-    // The first row alone tells the size of the vocabulary.
-    let mut size = slice.unwrap_or(1).max(1);
-    while start < rows {
-        let len = size.min(rows - start);
-        let part = hidden.detach().narrow(0, start, len)?.contiguous()?;
-        let part = if is_tracked {
-            Var::from_tensor(&part)?.into_inner()
-        } else {
-            part
-        };
-        let logits = unembed(&part)?;
-        let (_, vocabulary) = logits.dims2()?;
-        let row_losses = residuals(&logits.detach(), labels.narrow(start, len), is_tracked)?;
-        losses.extend(row_losses.losses);
-        likeliest.extend(row_losses.likeliest);
-        if let Some(residual) = row_losses.residual {
-            // d(Σ z ⊙ residual)/dz is the residual: what the chain rule carries back to the hidden states.
-            let along = (&logits * residual)?.sum_all()?;
-            let store = along.backward()?;
-            match store.get(&part) {
-                Some(gradient) => gradients.push(gradient.detach()),
-                None => candle_core::bail!("the unembedding has no backward"),
-            }
-        }
-        start += len;
-        size = slice.unwrap_or((SLICE / vocabulary).max(1));
+    if let TokenLabels::Given(labels) = labels
+        && let Some(label) = labels.iter().find(|label| **label as usize >= vocabulary)
+    {
+        candle_core::bail!("label {label} is not below the vocabulary of {vocabulary}");
     }
-    let total: f64 = losses.iter().sum();
+    let input = hidden.detach().contiguous()?;
+    let weight = unembedding.weight.widen(hidden.dtype())?;
+    let size = slice.unwrap_or(SLICE / vocabulary.max(1)).clamp(1, rows);
+    let slices = Slices {
+        labels,
+        size,
+        softcap: unembedding.softcap,
+        is_wanted: super::is_tracked(hidden),
+    };
+    let (facts, gradient) = if is_plain(&input) && is_plain(&weight) {
+        slices.fused(&input, &weight)?
+    } else {
+        slices.composed(&input, &weight)?
+    };
+    let total: f64 = facts.iter().map(|fact| fact.loss).sum();
     let value = Tensor::full(total, (), &Device::Cpu)?
         .to_dtype(hidden.dtype())?
         .to_device(hidden.device())?;
-    let sum = if is_tracked {
-        let stored = Tensor::cat(&gradients, 0)?;
-        function1("sliced-cross-entropy", hidden, value, move |gradient| {
+    let sum = match gradient {
+        Some(stored) => function1("sliced-cross-entropy", hidden, value, move |gradient| {
             stored.broadcast_mul(gradient)
-        })?
-    } else {
-        value
+        })?,
+        None => value,
     };
+    let (losses, likeliest) = facts.iter().map(|fact| (fact.loss, fact.likeliest)).unzip();
     Ok(SlicedLoss {
         sum,
         losses,
@@ -116,108 +136,165 @@ pub fn sliced_cross_entropy(
     })
 }
 
-/// Of one slice.
-struct Residuals {
-    losses: Vec<f64>,
-    likeliest: Vec<u32>,
-    /// `p - y`, (rows, vocabulary), when it was wanted.
-    residual: Option<Tensor>,
+/// Of one row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fact {
+    loss: f64,
+    likeliest: u32,
 }
 
-fn residuals(logits: &Tensor, labels: TokenLabels<'_>, wanted: bool) -> Result<Residuals> {
-    let logits = logits.contiguous()?;
-    let (rows, vocabulary) = logits.dims2()?;
-    if let TokenLabels::Given(labels) = labels
-        && let Some(label) = labels.iter().find(|label| **label as usize >= vocabulary)
-    {
-        candle_core::bail!("label {label} is not below the vocabulary of {vocabulary}");
-    }
-    if is_plain(&logits) {
-        fused(&logits, labels, wanted)
-    } else {
-        composed(&logits, labels, rows, vocabulary, wanted)
-    }
+/// How the rows are gone through.
+#[derive(Clone, Copy)]
+struct Slices<'a> {
+    labels: TokenLabels<'a>,
+    /// Rows of one.
+    size: usize,
+    softcap: Option<f64>,
+    /// Whether the gradient of the hidden states is.
+    is_wanted: bool,
 }
 
-/// One pass over each row.
-fn fused(logits: &Tensor, labels: TokenLabels<'_>, wanted: bool) -> Result<Residuals> {
-    let (rows, vocabulary) = logits.dims2()?;
-    // Loss, likeliest token and label of each row, found in parallel with the residuals.
-    let facts = std::sync::Mutex::new(vec![(0.0f64, 0u32); rows]);
-    let mut numbers = with_slice(logits, |numbers| Ok(numbers.to_vec()))?;
-    for_each_row(&mut numbers, vocabulary, |row, z| {
-        let (mut maximum, mut likeliest) = (f32::NEG_INFINITY, 0u32);
-        for (token, z) in (0u32..).zip(z.iter()) {
-            if *z > maximum {
-                (maximum, likeliest) = (*z, token);
-            }
-        }
-        let of = |token: u32, z: &[f32]| z.get(token as usize).copied().unwrap_or(f32::NAN);
-        let given = match labels {
-            TokenLabels::Given(labels) => labels.get(row).copied(),
-            TokenLabels::Drawn(_) => None,
-        };
-        let mut chosen = given.map(|label| of(label, z));
-        let mut sum = 0.0f64;
-        for z in z.iter_mut() {
-            *z = (*z - maximum).exp();
-            sum += f64::from(*z);
-        }
-        let label = match labels {
-            TokenLabels::Given(_) => given.unwrap_or(0),
-            TokenLabels::Drawn(uniforms) => {
-                let mut rest = uniforms.get(row).copied().unwrap_or(0.0) * sum;
-                let mut drawn = likeliest;
-                for (token, e) in (0u32..).zip(z.iter()) {
-                    rest -= f64::from(*e);
-                    if rest < 0.0 {
-                        drawn = token;
-                        break;
+impl Slices<'_> {
+    /// In one buffer: it holds the logits of a slice, then their gradients.
+    fn fused(&self, hidden: &Tensor, weight: &Tensor) -> Result<(Vec<Fact>, Option<Tensor>)> {
+        let ((rows, width), vocabulary) = (hidden.dims2()?, weight.dim(0)?);
+        let mut facts = vec![Fact::default(); rows];
+        let mut gradient = vec![0f32; if self.is_wanted { rows * width } else { 0 }];
+        let mut buffer = vec![0f32; self.size * vocabulary];
+        with_slice(hidden, |hidden| {
+            with_slice(weight, |weight| {
+                let weight = Matrix::new(weight, vocabulary, width);
+                let of_slices = hidden.chunks(self.size * width);
+                for (number, hidden) in of_slices.enumerate() {
+                    let (start, count) = (number * self.size, hidden.len() / width);
+                    let logits = &mut buffer[..count * vocabulary];
+                    let hidden = Matrix::new(hidden, count, width);
+                    let all = Threads::All;
+                    let replace = Target::Replace;
+                    gemm(logits, vocabulary, replace, 1.0, hidden, weight.t(), all);
+                    logits
+                        .par_chunks_mut(vocabulary)
+                        .zip(&mut facts[start..start + count])
+                        .enumerate()
+                        .for_each(|(row, (z, fact))| {
+                            *fact = vector::run(|| self.residual(z, start + row));
+                        });
+                    if self.is_wanted {
+                        let logits = Matrix::new(logits, count, vocabulary);
+                        let gradient = &mut gradient[start * width..];
+                        gemm(gradient, width, replace, 1.0, logits, weight, all);
                     }
                 }
-                chosen = Some(of(drawn, z).ln() + maximum);
-                drawn
+                Ok(())
+            })
+        })?;
+        let gradient = match self.is_wanted {
+            true => Some(Tensor::from_vec(gradient, (rows, width), &Device::Cpu)?),
+            false => None,
+        };
+        Ok((facts, gradient))
+    }
+
+    /// One row: `z`, at first the products with the unembedding, becomes their gradient when that is wanted.
+    #[inline(always)]
+    fn residual(&self, z: &mut [f32], row: usize) -> Fact {
+        if let Some(cap) = self.softcap {
+            let cap = cap as f32;
+            for z in z.iter_mut() {
+                *z = cap * vector::tanh(*z / cap);
+            }
+        }
+        let maximum = vector::max(z);
+        let likeliest = z.iter().position(|z| *z == maximum).unwrap_or(0) as u32;
+        let at = |token: u32, z: &[f32]| z.get(token as usize).copied().unwrap_or(f32::NAN);
+        let mut sum = 0.0;
+        for z in z.chunks(1024) {
+            sum += f64::from(vector::sum(z, |z| vector::exp(z - maximum)));
+        }
+        let label = match self.labels {
+            TokenLabels::Given(labels) => labels.get(row).copied().unwrap_or(0),
+            TokenLabels::Drawn(uniforms) => {
+                let mut rest = uniforms.get(row).copied().unwrap_or(0.0) * sum;
+                let drawn = z.iter().position(|z| {
+                    rest -= f64::from(vector::exp(*z - maximum));
+                    rest < 0.0
+                });
+                drawn.map_or(likeliest, |token| token as u32)
             }
         };
-        let loss = sum.ln() + f64::from(maximum) - f64::from(chosen.unwrap_or(f32::NAN));
-        if wanted {
+        let loss = sum.ln() + f64::from(maximum) - f64::from(at(label, z));
+        if self.is_wanted {
             let scale = (1.0 / sum) as f32;
-            z.iter_mut().for_each(|z| *z *= scale);
+            let own = self.slope(at(label, z));
+            match self.softcap {
+                Some(_) => {
+                    for z in z.iter_mut() {
+                        *z = vector::exp(*z - maximum) * scale * self.slope(*z);
+                    }
+                }
+                None => {
+                    for z in z.iter_mut() {
+                        *z = vector::exp(*z - maximum) * scale;
+                    }
+                }
+            }
             if let Some(z) = z.get_mut(label as usize) {
-                *z -= 1.0;
+                *z -= own;
             }
         }
-        let mut facts = match facts.lock() {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if let Some(entry) = facts.get_mut(row) {
-            *entry = (loss, likeliest);
+        Fact { loss, likeliest }
+    }
+
+    /// The derivative of a bounded logit by what it was before.
+    #[inline(always)]
+    fn slope(&self, z: f32) -> f32 {
+        match self.softcap {
+            Some(cap) => {
+                let bounded = z / cap as f32;
+                1.0 - bounded * bounded
+            }
+            None => 1.0,
         }
-    });
-    let facts = match facts.into_inner() {
-        Ok(facts) => facts,
-        Err(poisoned) => poisoned.into_inner(),
-    };
-    let (losses, likeliest) = facts.into_iter().unzip();
-    let residual = wanted
-        .then(|| Tensor::from_vec(numbers, (rows, vocabulary), &Device::Cpu))
-        .transpose()?;
-    Ok(Residuals {
-        losses,
-        likeliest,
-        residual,
-    })
+    }
+
+    /// By candle's operators, on any device and in any number type.
+    fn composed(&self, hidden: &Tensor, weight: &Tensor) -> Result<(Vec<Fact>, Option<Tensor>)> {
+        let rows = hidden.dim(0)?;
+        let (mut facts, mut gradients) = (Vec::with_capacity(rows), Vec::new());
+        for start in (0..rows).step_by(self.size) {
+            let len = self.size.min(rows - start);
+            let mut logits = hidden.narrow(0, start, len)?.matmul(&weight.t()?)?;
+            let mut slope = None;
+            if let Some(cap) = self.softcap {
+                let bounded = (logits / cap)?.tanh()?;
+                slope = Some(bounded.sqr()?.affine(-1.0, 1.0)?);
+                logits = (bounded * cap)?;
+            }
+            let labels = self.labels.narrow(start, len);
+            let (of_rows, residual) = residuals(&logits, labels, self.is_wanted)?;
+            facts.extend(of_rows);
+            if let Some(mut residual) = residual {
+                if let Some(slope) = slope {
+                    residual = (residual * slope)?;
+                }
+                gradients.push(residual.matmul(weight)?);
+            }
+        }
+        let gradient = match self.is_wanted {
+            true => Some(Tensor::cat(&gradients, 0)?),
+            false => None,
+        };
+        Ok((facts, gradient))
+    }
 }
 
-/// By candle's operators, on any device and in any number type.
-fn composed(
+/// Of a slice: each row's numbers, and `p - y`, (rows, vocabulary), when it is wanted.
+fn residuals(
     logits: &Tensor,
     labels: TokenLabels<'_>,
-    rows: usize,
-    vocabulary: usize,
-    wanted: bool,
-) -> Result<Residuals> {
+    is_wanted: bool,
+) -> Result<(Vec<Fact>, Option<Tensor>)> {
+    let (rows, vocabulary) = logits.dims2()?;
     let exact = match logits.dtype() {
         DType::F64 => logits.clone(),
         _ => logits.to_dtype(DType::F32)?,
@@ -239,18 +316,20 @@ fn composed(
         }
     };
     let labels = Tensor::from_vec(labels, (rows, 1), logits.device())?;
-    let losses = log_probabilities
+    let losses: Vec<f64> = log_probabilities
         .gather(&labels, 1)?
         .squeeze(1)?
         .neg()?
         .to_dtype(DType::F64)?
         .to_device(&Device::Cpu)?
         .to_vec1()?;
-    let likeliest = exact
+    let likeliest: Vec<u32> = exact
         .argmax(D::Minus1)?
         .to_device(&Device::Cpu)?
         .to_vec1()?;
-    let residual = if wanted {
+    let facts = losses.into_iter().zip(likeliest);
+    let facts = facts.map(|(loss, likeliest)| Fact { loss, likeliest });
+    let residual = if is_wanted {
         let tokens = Tensor::arange(0u32, u32::try_from(vocabulary)?, logits.device())?;
         let hit = labels.broadcast_eq(&tokens.unsqueeze(0)?)?;
         let residual = (log_probabilities.exp()? - hit.to_dtype(exact.dtype())?)?;
@@ -258,11 +337,7 @@ fn composed(
     } else {
         None
     };
-    Ok(Residuals {
-        losses,
-        likeliest,
-        residual,
-    })
+    Ok((facts.collect(), residual))
 }
 
 fn draw(log_probabilities: &[f64], uniform: f64) -> u32 {

@@ -1,6 +1,6 @@
 //! What joins sub-layers: sums of activations, and what a head reads of a sequence.
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::function::{function1, function2};
 use super::rows;
@@ -38,6 +38,39 @@ pub fn first_token(x: &Tensor) -> Result<Tensor> {
         let shape = (batch, sequence - 1, hidden);
         let rest = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;
         Tensor::cat(&[gradient, &rest], 1)
+    })
+}
+
+/// Tokens by their place among all of the batch: `x` (batch, length, hidden), `places` (batch · count), `count` for
+/// each row of the batch. Returns (batch, count, hidden).
+///
+/// # Errors
+/// When there is no such place, or the places cannot be dealt to the rows evenly.
+pub fn tokens_at(x: &Tensor, places: &[u32]) -> Result<Tensor> {
+    let (batch, length, hidden) = x.dims3()?;
+    let count = places.len().checked_div(batch).unwrap_or(0);
+    let places = Tensor::from_slice(places, places.len(), x.device())?;
+    let flat = move |x: &Tensor, length: usize| x.reshape((batch * length, hidden));
+    let value = flat(&x.detach(), length)?
+        .index_select(&places, 0)?
+        .reshape((batch, count, hidden))?;
+    function1("tokens-at", x, value, move |gradient| {
+        let shape = (batch * length, hidden);
+        Tensor::zeros(shape, gradient.dtype(), gradient.device())?
+            .index_add(&places, &flat(gradient, count)?, 0)?
+            .reshape((batch, length, hidden))
+    })
+}
+
+/// `len` features from `start` on, of the last dimension.
+///
+/// # Errors
+/// When there are not so many.
+pub fn features(x: &Tensor, start: usize, len: usize) -> Result<Tensor> {
+    let value = x.detach().narrow(D::Minus1, start, len)?.contiguous()?;
+    let all = x.dim(D::Minus1)?;
+    function1("features", x, value, move |gradient| {
+        gradient.pad_with_zeros(D::Minus1, start, all - start - len)
     })
 }
 

@@ -1,6 +1,6 @@
 //! What every family does between its projections: rotary positions, cache, masked attention.
 
-use autopeft_adapters::ops::{self, GroupedAttention};
+use autopeft_adapters::ops;
 use candle_core::{Result, Tensor};
 
 use super::context::Context;
@@ -11,7 +11,8 @@ use crate::models::Config;
 #[derive(Debug, Clone)]
 pub(super) struct Attention {
     layer: usize,
-    sizes: GroupedAttention,
+    sizes: ops::Attention,
+    num_kv_heads: usize,
     own: LayerConfig,
 }
 
@@ -25,9 +26,9 @@ impl Attention {
         Self {
             layer,
             own,
-            sizes: GroupedAttention {
+            num_kv_heads: decoder.num_kv_heads,
+            sizes: ops::Attention {
                 num_heads: config.num_heads,
-                num_kv_heads: decoder.num_kv_heads,
                 scale: own.scale,
                 softcap: decoder.attention_softcap,
             },
@@ -47,12 +48,12 @@ impl Attention {
         let (mut query, mut key, mut value) = (query, key, value);
         if let Some((cos, sin)) = self.own.rope.and_then(|rope| context.ropes.get(rope)) {
             query = ops::rope(&query, cos, sin, self.sizes.num_heads)?;
-            key = ops::rope(&key, cos, sin, self.sizes.num_kv_heads)?;
+            key = ops::rope(&key, cos, sin, self.num_kv_heads)?;
         }
         if let Some(cache) = cache {
             (key, value) = cache.extend(self.layer, &key, &value)?;
         }
         let mask = context.mask(self.own.window);
-        ops::grouped_attention(&query, &key, &value, mask, self.sizes)
+        ops::attention(&query, &key, &value, mask, self.sizes)
     }
 }

@@ -3,13 +3,14 @@
 //! Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; values are held to those of
 //! `transformers` 5.23.
 
-use autopeft_adapters::{LayerNorm, Linear, Pass};
+use autopeft_adapters::{LayerNorm, Linear, Pass, ops};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::attention::Attention;
 use super::context::Context;
 use super::layers::Layers;
+use super::reads::{self, Reads};
 use super::{Cache, DecoderConfig, Layer};
 use crate::models::{Config, HiddenActivation, ModelError};
 
@@ -59,20 +60,22 @@ impl Layer for Gpt2Layer {
         x: &Tensor,
         context: &Context,
         cache: Option<&mut Cache>,
+        reads: Option<&Reads>,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
         let all = self
             .query_key_value
             .forward(&self.first_norm.forward(x, pass)?, pass)?;
-        let part = |number: usize| all.narrow(2, number * self.hidden, self.hidden);
+        let part = |number: usize| ops::features(&all, number * self.hidden, self.hidden);
         let mixed = self
             .attention
             .forward(part(0)?, part(1)?, part(2)?, context, cache)?;
-        let x = (x + self.output.forward(&mixed, pass)?)?;
+        let [x, mixed] = reads::narrow(x, mixed, reads)?;
+        let x = ops::add(&x, &self.output.forward(&mixed, pass)?)?;
         let inner = self
             .up
             .forward(&self.second_norm.forward(&x, pass)?, pass)?;
         let block = self.down.forward(&self.activation.forward(&inner)?, pass)?;
-        Ok((x + block)?)
+        Ok(ops::add(&x, &block)?)
     }
 }

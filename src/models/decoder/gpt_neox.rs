@@ -3,13 +3,14 @@
 //! Source: Black et al. 2022, <https://arxiv.org/abs/2204.06745>, section 2.1; values are held to those of
 //! `transformers` 5.23.
 
-use autopeft_adapters::{LayerNorm, Linear, Pass};
+use autopeft_adapters::{LayerNorm, Linear, Pass, ops};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::attention::Attention;
 use super::context::Context;
 use super::layers::Layers;
+use super::reads::{self, Reads};
 use super::{Cache, DecoderConfig, Layer};
 use crate::models::{Config, HiddenActivation, ModelError};
 
@@ -67,6 +68,7 @@ impl Layer for GptNeoXLayer {
         x: &Tensor,
         context: &Context,
         cache: Option<&mut Cache>,
+        reads: Option<&Reads>,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
         let all = self
@@ -74,17 +76,17 @@ impl Layer for GptNeoXLayer {
             .forward(&self.input_norm.forward(x, pass)?, pass)?;
         let (batch, length, width) = all.dims3()?;
         let size = width / 3 / self.num_heads;
-        let by_head = all.reshape((batch, length, self.num_heads, 3 * size))?;
+        let by_head = ops::reshape(&all, &[batch, length, self.num_heads, 3 * size])?;
         let part = |number: usize| {
-            by_head
-                .narrow(3, number * size, size)?
-                .reshape((batch, length, width / 3))
+            let part = ops::features(&by_head, number * size, size)?;
+            ops::reshape(&part, &[batch, length, width / 3])
         };
         let mixed = self
             .attention
             .forward(part(0)?, part(1)?, part(2)?, context, cache)?;
-        let attended = (x + self.output.forward(&mixed, pass)?)?;
-        let read = if self.is_parallel { x } else { &attended };
-        Ok((&attended + self.feed_forward(read, pass)?)?)
+        let [x, mixed] = reads::narrow(x, mixed, reads)?;
+        let attended = ops::add(&x, &self.output.forward(&mixed, pass)?)?;
+        let read = if self.is_parallel { &x } else { &attended };
+        Ok(ops::add(&attended, &self.feed_forward(read, pass)?)?)
     }
 }

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use super::attention::Attention;
 use super::context::Context;
 use super::layers::Layers;
+use super::reads::{self, Reads};
 use super::{Cache, DecoderConfig, Layer};
 use crate::models::{Config, HiddenActivation, ModelError};
 
@@ -132,9 +133,9 @@ impl LlamaLayer {
             Projections::Fused(fused) => {
                 let all = fused.forward(x, pass)?;
                 [
-                    all.narrow(2, 0, wide)?,
-                    all.narrow(2, wide, narrow)?,
-                    all.narrow(2, wide + narrow, narrow)?,
+                    ops::features(&all, 0, wide)?,
+                    ops::features(&all, wide, narrow)?,
+                    ops::features(&all, wide + narrow, narrow)?,
                 ]
             }
         };
@@ -151,10 +152,9 @@ impl LlamaLayer {
     fn by_head(&self, norm: &RmsNorm, x: &Tensor, pass: &Pass) -> Result<Tensor, ModelError> {
         let (batch, length, width) = x.dims3()?;
         let size = self.widths.2;
-        let heads = x.reshape((batch, length, width / size, size))?;
-        Ok(norm
-            .forward(&heads, pass)?
-            .reshape((batch, length, width))?)
+        let heads = ops::reshape(x, &[batch, length, width / size, size])?;
+        let heads = norm.forward(&heads, pass)?;
+        Ok(ops::reshape(&heads, &[batch, length, width])?)
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor, ModelError> {
@@ -163,10 +163,20 @@ impl LlamaLayer {
             Gated::Fused(fused) => {
                 let both = fused.forward(x, pass)?;
                 let inner = both.dim(2)? / 2;
-                (both.narrow(2, 0, inner)?, both.narrow(2, inner, inner)?)
+                (
+                    ops::features(&both, 0, inner)?,
+                    ops::features(&both, inner, inner)?,
+                )
             }
         };
-        let inner = ops::multiply(&self.activation.forward(&gate)?, &up)?;
+        let inner = match self.activation {
+            HiddenActivation::Silu => ops::silu_gate(&gate, &up)?,
+            HiddenActivation::GeluTanh => ops::gelu_tanh_gate(&gate, &up)?,
+            HiddenActivation::Gelu | HiddenActivation::Relu => {
+                ops::multiply(&self.activation.forward(&gate)?, &up)?
+            }
+        };
+        drop((gate, up));
         Ok(self.down.forward(&inner, pass)?)
     }
 }
@@ -177,19 +187,21 @@ impl Layer for LlamaLayer {
         x: &Tensor,
         context: &Context,
         cache: Option<&mut Cache>,
+        reads: Option<&Reads>,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
         let [query, key, value] = self.project(&self.input_norm.forward(x, pass)?, pass)?;
         let mixed = self.attention.forward(query, key, value, context, cache)?;
+        let [x, mixed] = reads::narrow(x, mixed, reads)?;
         let mut block = self.output.forward(&mixed, pass)?;
         if let Some(norm) = &self.behind_attention {
             block = norm.forward(&block, pass)?;
         }
-        let x = (x + block)?;
+        let x = ops::add(&x, &block)?;
         let mut block = self.feed_forward(&self.feed_forward_norm.forward(&x, pass)?, pass)?;
         if let Some(norm) = &self.behind_feed_forward {
             block = norm.forward(&block, pass)?;
         }
-        Ok((x + block)?)
+        Ok(ops::add(&x, &block)?)
     }
 }

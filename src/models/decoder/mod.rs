@@ -11,18 +11,21 @@ mod gpt2;
 mod gpt_neox;
 mod layers;
 mod llama;
+mod reads;
 mod rope;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use autopeft_adapters::{Adapters, FrozenWeight, Linear, Pass, checkpoint, ops};
+use autopeft_adapters::ops::{self, Unembedding};
+use autopeft_adapters::{Adapters, FrozenWeight, Linear, Pass, checkpoint};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 pub use config::{DecoderConfig, LayerConfig};
 use context::Context;
 use layers::{Layers, Norm};
+use reads::Reads;
 pub use rope::{RopeConfig, RopeScaling};
 
 use super::checkpoint::Checkpoint;
@@ -33,12 +36,14 @@ use super::{
 
 /// One layer of a decoder.
 trait Layer: Debug + Send + Sync {
-    /// (batch, length, hidden), in and out. With a cache, `x` is what follows the tokens there.
+    /// (batch, length, hidden), in and out; the last layer, of the tokens that are read. With a cache, `x` is what
+    /// follows the tokens there.
     fn forward(
         &self,
         x: &Tensor,
         context: &Context,
         cache: Option<&mut Cache>,
+        reads: Option<&Reads>,
         pass: &Pass,
     ) -> Result<Tensor, ModelError>;
 }
@@ -145,25 +150,55 @@ impl Decoder {
         Ok(x)
     }
 
-    /// Hidden states of a batch, (batch, length, hidden).
-    fn hidden(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
+    /// Hidden states of a batch, (batch, length, hidden), or (places, hidden) at the places of the batch that are
+    /// given, ascending.
+    fn hidden(
+        &self,
+        inputs: &Inputs,
+        places: Option<&[u32]>,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         inputs.check(&self.config)?;
-        let context = Context::of_batch(&self.decoder, inputs, self.dtype)?;
-        let mut x = self.embed(&inputs.input_ids, &context)?;
-        let context = Arc::new(context);
-        for layer in &self.layers {
-            x = if self.has_checkpoints {
-                let (layer, context) = (layer.clone(), context.clone());
-                let block = move |x: &Tensor, pass: &Pass| {
-                    let output = layer.forward(x, &context, None, pass);
-                    output.map_err(candle_core::Error::wrap)
-                };
-                checkpoint(&x, pass, Arc::new(block))?
-            } else {
-                layer.forward(&x, &context, None, pass)?
-            };
+        let context = Arc::new(Context::of_batch(&self.decoder, inputs, self.dtype)?);
+        let (rows, length) = inputs.input_ids.dims2()?;
+        let reads = places.map(|places| Reads::new(rows, length, places));
+        let reads = reads.transpose()?.map(Arc::new);
+        let embedded = self.embed(&inputs.input_ids, &context)?;
+        ops::scope(&embedded, |x| {
+            let mut x = x.clone();
+            for (number, layer) in self.layers.iter().enumerate() {
+                let is_last = number + 1 == self.layers.len();
+                let reads = reads.clone().filter(|_| is_last);
+                x = self.run(layer, &x, &context, reads, pass)?;
+            }
+            let x = self.norm.forward(&x, pass)?;
+            Ok(match &reads {
+                Some(reads) => reads.rows(&x)?,
+                None => x,
+            })
+        })
+    }
+
+    /// One layer, which computes itself again in the backward pass where that is wanted.
+    fn run(
+        &self,
+        layer: &Arc<dyn Layer>,
+        x: &Tensor,
+        context: &Arc<Context>,
+        reads: Option<Arc<Reads>>,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
+        if !self.has_checkpoints {
+            return layer.forward(x, context, None, reads.as_deref(), pass);
         }
-        self.norm.forward(&x, pass)
+        let (layer, context) = (layer.clone(), context.clone());
+        let block = move |x: &Tensor, pass: &Pass| {
+            let output = ops::scope(x, |x| {
+                layer.forward(x, &context, None, reads.as_deref(), pass)
+            });
+            output.map_err(candle_core::Error::wrap)
+        };
+        Ok(checkpoint(x, pass, Arc::new(block))?)
     }
 
     /// Hidden states of tokens behind those of the cache, (1, length, hidden).
@@ -181,7 +216,7 @@ impl Decoder {
         let mut x = self.embed(&inputs.input_ids, &context)?;
         let pass = Pass::eval();
         for layer in &self.layers {
-            x = layer.forward(&x, &context, Some(cache), &pass)?;
+            x = layer.forward(&x, &context, Some(cache), None, &pass)?;
         }
         cache.grow(length);
         self.norm.forward(&x, &pass)
@@ -226,14 +261,22 @@ impl LanguageModel {
 
 impl CausalLm for LanguageModel {
     fn hidden(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
-        self.decoder.hidden(inputs, pass)
+        self.decoder.hidden(inputs, None, pass)
     }
 
-    fn unembed(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        let logits = self.out.project(hidden)?;
-        match self.decoder.decoder.final_softcap {
-            Some(cap) => Ok(ops::softcap(&logits, cap)?),
-            None => Ok(logits),
+    fn hidden_at(
+        &self,
+        inputs: &Inputs,
+        places: &[u32],
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
+        self.decoder.hidden(inputs, Some(places), pass)
+    }
+
+    fn unembedding(&self) -> Unembedding<'_> {
+        Unembedding {
+            weight: &self.out,
+            softcap: self.decoder.decoder.final_softcap,
         }
     }
 
@@ -306,15 +349,16 @@ impl Classifier {
 
 impl Model for Classifier {
     fn forward(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
-        let hidden = self.decoder.hidden(inputs, pass)?;
         match &self.head {
             ClassifierHead::Score(score) => {
                 let places = self.places(inputs)?;
-                let places = Tensor::from_slice(&places, places.len(), hidden.device())?;
-                let last = hidden.flatten(0, 1)?.index_select(&places, 0)?;
+                let last = self.decoder.hidden(inputs, Some(&places), pass)?;
                 Ok(score.forward(&last, pass)?)
             }
-            ClassifierHead::Mean(head) => head.forward(&hidden, inputs, pass),
+            ClassifierHead::Mean(head) => {
+                let hidden = self.decoder.hidden(inputs, None, pass)?;
+                head.forward(&hidden, inputs, pass)
+            }
         }
     }
 
