@@ -5,13 +5,14 @@ mod golden;
 
 use std::collections::HashMap;
 
-use autopeft::models::{self, CausalLm, Inputs, LoadOptions, ModelError};
+use autopeft::models::{self, CausalLm, Config, Inputs, LoadOptions, ModelError};
 use autopeft_adapters::ops::{self, TokenLabels};
 use autopeft_adapters::{
     Adapters, Gradients, Kind, LoraPlan, LoraTargets, Part, Pass, State, Superset,
 };
 use candle_core::{DType, Device, Tensor};
 use golden::{Golden, assert_close, folders};
+use serde_json::{Map, Value};
 
 /// `transformers` computes angles and RMSNorms in f32, and the logits of Gemma are of size 100.
 const TOLERANCE: f64 = 1e-4;
@@ -127,6 +128,50 @@ fn gradients(
         golden.name
     );
     (adapters, gradients)
+}
+
+/// Checkpoints from before release 5 of `transformers` have the base beside the scaling, and call the scaling's kind `type`.
+#[test]
+fn older_forms_of_rotary_positions_mean_the_same() {
+    let mut forms = 0;
+    for folder in folders("decoders") {
+        let text = std::fs::read_to_string(folder.join("config.json")).expect("a configuration");
+        let new: Map<String, Value> = serde_json::from_str(&text).expect("JSON");
+        let Some(Value::Object(rope)) = new.get("rope_parameters") else {
+            continue;
+        };
+        let mut old = new.clone();
+        old.remove("rope_parameters");
+        let mut scaling = match rope.get("full_attention") {
+            Some(Value::Object(full)) => {
+                let local = rope["sliding_attention"]["rope_theta"].clone();
+                old.insert("rope_local_base_freq".to_string(), local);
+                full.clone()
+            }
+            _ => rope.clone(),
+        };
+        let theta = scaling.remove("rope_theta").expect("a base");
+        old.insert("rope_theta".to_string(), theta);
+        // GPT-NeoX had names of its own for both.
+        if new["model_type"] == "gpt_neox" {
+            let share = scaling.remove("partial_rotary_factor").expect("a share");
+            old.insert("rotary_pct".to_string(), share);
+            let base = old.remove("rope_theta").expect("a base");
+            old.insert("rotary_emb_base".to_string(), base);
+        }
+        let kind = scaling.remove("rope_type").expect("a kind");
+        if kind != "default" {
+            scaling.insert("type".to_string(), kind);
+            old.insert("rope_scaling".to_string(), Value::Object(scaling));
+        }
+        let parse = |keys: &Map<String, Value>| {
+            let json = Value::Object(keys.clone()).to_string();
+            Config::parse(json.as_bytes()).expect("a configuration")
+        };
+        assert_eq!(parse(&old), parse(&new), "{}", folder.display());
+        forms += 1;
+    }
+    assert!(forms > 10);
 }
 
 #[test]

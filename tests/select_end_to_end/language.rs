@@ -1,15 +1,20 @@
 //! A tiny language model from recipe to result, and the result in use.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use autopeft::data::Source;
 use autopeft::data::language::{PassageNames, read_passages};
 use autopeft::metrics::Scores;
-use autopeft::models::LoadOptions;
+use autopeft::models::checkpoint::Checkpoint;
+use autopeft::models::gguf::Gguf;
+use autopeft::models::{self, Inputs, LoadOptions};
 use autopeft::pipeline::{Adapted, GenerateOptions};
 use autopeft::recipe::Recipe;
-use candle_core::{DType, Device};
+use autopeft_adapters::{Adapters, Pass};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -51,6 +56,102 @@ const SETTINGS: [&str; 5] = [
     "select.budget=600",
     "superset.bias.enabled=false",
 ];
+
+/// The adapter of a quantized base is that of its checkpoint: the same names, and it computes the same there.
+#[test]
+fn the_result_on_a_gguf_file_fits_the_checkpoint_of_the_model() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/gguf/llama-sentencepiece-f16.gguf");
+    let bench = bench(true);
+    let model = format!("model={}", file.display());
+    let settings = [model.as_str(), "task.type=causal-lm"].into_iter();
+    let report = bench.report(&settings.chain(SETTINGS).collect::<Vec<&str>>());
+    assert!(report.kept_parameters > 0);
+
+    let gguf = Gguf::open(&file).unwrap();
+    let config = gguf.config().unwrap();
+    let blocks = Arc::new(Checkpoint::from_gguf(gguf).unwrap());
+    let numbers: HashMap<String, Tensor> = blocks
+        .names()
+        .map(|name| {
+            let values = blocks.tensor(name, DType::F32, &Device::Cpu).unwrap();
+            (name.to_string(), values)
+        })
+        .collect();
+    let folder = bench.path("plain");
+    fs::create_dir(&folder).unwrap();
+    candle_core::safetensors::save(&numbers, folder.join("model.safetensors")).unwrap();
+    let plain = Arc::new(Checkpoint::open_folder(&folder).unwrap());
+    let hidden = |checkpoint: &Arc<Checkpoint>, adapters: Adapters| {
+        let model =
+            models::load_causal(&config, checkpoint, &adapters, DType::F32, &Device::Cpu).unwrap();
+        adapters.check_used().unwrap();
+        let ids = Tensor::new(&[[1u32, 300, 270, 305, 280]], &Device::Cpu).unwrap();
+        let states = model.hidden(&Inputs::single(&ids).unwrap(), &Pass::eval());
+        states
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
+    let adapted = |checkpoint| hidden(checkpoint, Adapters::load(&bench.out()).unwrap());
+    let base = hidden(&plain, Adapters::none());
+    let distance = |a: &[f32], b: &[f32]| {
+        let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, f32::max)
+    };
+    assert!(distance(&adapted(&blocks), &adapted(&plain)) < 1e-5);
+    assert!(distance(&adapted(&plain), &base) > 1e-3);
+}
+
+/// Layers that are computed again change no measurement, and neither do matrices that stay in the type of their file.
+#[test]
+fn keeping_less_in_memory_selects_the_same() {
+    let bench = bench(false);
+    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/language/llama");
+    let folder = bench.path("half");
+    fs::create_dir(&folder).unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(from.join(name), folder.join(name)).unwrap();
+    }
+    let weights = candle_core::safetensors::load(from.join("model.safetensors"), &Device::Cpu);
+    let halved = weights.unwrap().into_iter();
+    let halved = halved.map(|(name, weight)| (name, weight.to_dtype(DType::BF16).unwrap()));
+    let halved: HashMap<String, Tensor> = halved.collect();
+    candle_core::safetensors::save(&halved, folder.join("model.safetensors")).unwrap();
+
+    let model = format!("model={}", folder.display());
+    let influence = |more: &str| {
+        let settings = [
+            model.as_str(),
+            "task.type=causal-lm",
+            "export.force=true",
+            more,
+        ];
+        let settings = settings.into_iter().chain(SETTINGS);
+        let report = bench.report(&settings.collect::<Vec<&str>>());
+        let groups = report.groups.iter();
+        let influence = groups.map(|group| (group.name.clone(), group.influence, group.kept));
+        influence.collect::<Vec<(String, f64, bool)>>()
+    };
+    let plain = influence("seed=0");
+    assert!(plain.len() > 10);
+    assert_eq!(plain, influence("train.checkpointing=true"));
+    assert_eq!(plain, influence("storage=bf16"));
+    assert_ne!(plain, influence("storage=f16")); // rounds small numbers once more
+}
+
+/// An encoder has no such choice, and says so.
+#[test]
+fn an_encoder_refuses_what_only_decoders_have() {
+    let bench = Bench::new();
+    for setting in ["storage=bf16", "train.checkpointing=true"] {
+        let error = bench.error(&[setting]);
+        assert!(error.to_string().contains("language models"), "{error}");
+        assert!(error.hint().is_some());
+    }
+}
 
 #[test]
 fn a_language_model_is_selected_trained_exported_and_read_back() {
