@@ -29,8 +29,13 @@ struct Findings {
     memory_available_gib: Option<f64>,
     /// The device that `--device auto` takes.
     device: String,
-    products: &'static str,
+    /// What computes products.
+    products: String,
     product_speed: ProductSpeed,
+    /// What else could compute them here: the value of the variable that chooses it, and its speed.
+    product_alternatives: Vec<(String, ProductSpeed)>,
+    /// Why the library that was asked for is not used.
+    product_fault: Option<String>,
     optimised: bool,
     faster: Vec<String>,
 }
@@ -55,6 +60,13 @@ pub fn run(args: &DoctorArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
 
 fn examine() -> anyhow::Result<Findings> {
     let memory = memory::of_machine();
+    let (products, fault) = match hardware::products() {
+        Ok(products) => (products, None),
+        Err(error) => (
+            hardware::CRATE.to_string(),
+            Some(format!("{error}: {}", error.hint())),
+        ),
+    };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let mut findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
@@ -68,8 +80,10 @@ fn examine() -> anyhow::Result<Findings> {
         memory_gib: memory.map(|(all, _)| gib(all)),
         memory_available_gib: memory.map(|(_, available)| gib(available)),
         device: device::name(&device::open(DeviceChoice::Auto)?),
-        products: hardware::PRODUCTS,
+        products,
         product_speed: hardware::product_speed(),
+        product_alternatives: hardware::product_speeds(),
+        product_fault: fault,
         optimised: !cfg!(debug_assertions),
         faster: Vec::new(),
     };
@@ -86,6 +100,32 @@ fn advice(findings: &Findings) -> Vec<String> {
         advice.push(format!(
             "{} of {} cores compute: leave out `--threads` and RAYON_NUM_THREADS",
             findings.threads, findings.cores
+        ));
+    }
+    advice.extend(findings.product_fault.clone());
+    // A smaller difference is within what a measurement on a used machine tells.
+    let used = findings.product_speed.gflops * 1.05;
+    let fastest = findings
+        .product_alternatives
+        .iter()
+        .filter(|(_, speed)| speed.gflops > used)
+        .max_by(|(_, a), (_, b)| a.gflops.total_cmp(&b.gflops));
+    if let Some((value, speed)) = fastest {
+        advice.push(format!(
+            "{}={value}: products at {:.0} GF/s",
+            hardware::BLAS_VARIABLE,
+            speed.gflops
+        ));
+    }
+    if !hardware::HAS_SYSTEM_BLAS {
+        advice.push(
+            "with oneDNN, BLIS, OpenBLAS or MKL installed, build with `--features system-blas`"
+                .to_string(),
+        );
+    } else if findings.product_alternatives.len() < 2 {
+        advice.push(format!(
+            "no BLAS was found on this system: install oneDNN, BLIS, OpenBLAS or MKL, or set {}",
+            hardware::BLAS_VARIABLE
         ));
     }
     for feature in findings.cpu_features.iter().filter(|f| !f.present) {
@@ -125,6 +165,14 @@ fn text(findings: &Findings) -> String {
             findings.products, speed.gflops, speed.rows, speed.inner, speed.inner, speed.columns
         ),
     ];
+    if findings.product_alternatives.len() > 1 {
+        let each: Vec<String> = findings
+            .product_alternatives
+            .iter()
+            .map(|(value, speed)| format!("{value} {:.0}", speed.gflops))
+            .collect();
+        lines.push(format!("          GF/s: {}", each.join(", ")));
+    }
     for (number, advice) in findings.faster.iter().enumerate() {
         let label = if number == 0 { "faster" } else { "" };
         lines.push(format!("{label:9} {advice}"));
