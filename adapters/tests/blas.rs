@@ -91,29 +91,29 @@ fn a_layer_computes_what_f64_does_forward_and_backward() {
 }
 
 #[test]
-fn a_result_is_the_same_to_the_last_bit_with_one_thread_and_with_three() {
+fn a_result_does_not_depend_on_the_number_of_threads_beyond_rounding() {
     let library = library();
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a pool");
-        pool.install(|| {
-            let (output, gradient) = both_ways(600, 96, 300);
-            [output, gradient].map(|t| {
-                t.flatten_all()
-                    .and_then(|t| t.to_vec1::<f32>())
-                    .expect("numbers")
-            })
-        })
+        pool.install(|| both_ways(600, 96, 300))
     };
-    assert_eq!(run(1), run(3), "{library}");
+    let (one, three) = (run(1), run(3));
+    // The rows lie otherwise in the blocks of the library's kernel: a few last bits of sums of hundreds.
+    let gap = farthest(&one.0, &three.0).max(farthest(&one.1, &three.1));
+    assert!(gap < 1e-6, "{library}: {gap}");
+    let again = run(3);
+    assert_eq!(farthest(&three.0, &again.0), 0.0, "{library}");
+    assert_eq!(farthest(&three.1, &again.1), 0.0, "{library}");
 }
 
 #[test]
 fn every_library_of_this_machine_is_measured() {
     let _ = library();
-    let speeds = hardware::product_speeds();
-    assert!(speeds.iter().any(|(value, _)| value == "none"));
-    assert!(speeds.iter().all(|(_, speed)| speed.gflops > 0.1));
+    let contenders = hardware::contenders();
+    assert!(contenders.iter().any(|one| one.value == "none"));
+    assert_eq!(contenders.iter().filter(|one| one.is_in_use).count(), 1);
+    assert!(contenders.iter().all(|one| one.speed.gflops > 0.1));
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use autopeft_adapters::hardware::{self, ProductSpeed};
+use anyhow::bail;
+use autopeft_adapters::hardware::{self, Contender, ProductSpeed};
 use candle_core::utils::{cuda_is_available, metal_is_available};
 use serde::Serialize;
 use serde_json::json;
@@ -32,8 +33,8 @@ struct Findings {
     /// What computes products.
     products: String,
     product_speed: ProductSpeed,
-    /// What else could compute them here: the value of the variable that chooses it, and its speed.
-    product_alternatives: Vec<(String, ProductSpeed)>,
+    /// All that could compute them here.
+    contenders: Vec<Contender>,
     /// Why the library that was asked for is not used.
     product_fault: Option<String>,
     optimised: bool,
@@ -67,6 +68,14 @@ fn examine() -> anyhow::Result<Findings> {
             Some(format!("{error}: {}", error.hint())),
         ),
     };
+    let contenders = hardware::contenders();
+    let Some(product_speed) = contenders
+        .iter()
+        .find(|one| one.is_in_use)
+        .map(|one| one.speed)
+    else {
+        bail!("nothing computes products");
+    };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let mut findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
@@ -81,8 +90,8 @@ fn examine() -> anyhow::Result<Findings> {
         memory_available_gib: memory.map(|(_, available)| gib(available)),
         device: device::name(&device::open(DeviceChoice::Auto)?),
         products,
-        product_speed: hardware::product_speed(),
-        product_alternatives: hardware::product_speeds(),
+        product_speed,
+        contenders,
         product_fault: fault,
         optimised: !cfg!(debug_assertions),
         faster: Vec::new(),
@@ -106,23 +115,20 @@ fn advice(findings: &Findings) -> Vec<String> {
     // A smaller difference is within what a measurement on a used machine tells.
     let used = findings.product_speed.gflops * 1.05;
     let fastest = findings
-        .product_alternatives
+        .contenders
         .iter()
-        .filter(|(_, speed)| speed.gflops > used)
-        .max_by(|(_, a), (_, b)| a.gflops.total_cmp(&b.gflops));
-    if let Some((value, speed)) = fastest {
-        advice.push(format!(
-            "{}={value}: products at {:.0} GF/s",
-            hardware::BLAS_VARIABLE,
-            speed.gflops
-        ));
+        .filter(|one| one.speed.gflops > used)
+        .max_by(|a, b| a.speed.gflops.total_cmp(&b.speed.gflops));
+    if let Some(Contender { value, speed, .. }) = fastest {
+        let (variable, gflops) = (hardware::BLAS_VARIABLE, speed.gflops);
+        advice.push(format!("{variable}={value}: products at {gflops:.0} GF/s"));
     }
     if !hardware::HAS_SYSTEM_BLAS {
         advice.push(
             "with oneDNN, BLIS, OpenBLAS or MKL installed, build with `--features system-blas`"
                 .to_string(),
         );
-    } else if findings.product_alternatives.len() < 2 {
+    } else if findings.contenders.len() < 2 {
         advice.push(format!(
             "no BLAS was found on this system: install oneDNN, BLIS, OpenBLAS or MKL, or set {}",
             hardware::BLAS_VARIABLE
@@ -165,11 +171,11 @@ fn text(findings: &Findings) -> String {
             findings.products, speed.gflops, speed.rows, speed.inner, speed.inner, speed.columns
         ),
     ];
-    if findings.product_alternatives.len() > 1 {
+    if findings.contenders.len() > 1 {
         let each: Vec<String> = findings
-            .product_alternatives
+            .contenders
             .iter()
-            .map(|(value, speed)| format!("{value} {:.0}", speed.gflops))
+            .map(|one| format!("{} {:.0}", one.value, one.speed.gflops))
             .collect();
         lines.push(format!("          GF/s: {}", each.join(", ")));
     }
