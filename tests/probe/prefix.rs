@@ -13,7 +13,15 @@ use candle_core::DType;
 
 use super::fixture::{Bench, measure};
 
-const ENCODERS: [&str; 4] = ["bert", "bert-bare", "roberta", "distilbert"];
+/// A first-token head, a mean, positions of another kind, names of another kind; and two decoders with a head.
+const MODELS: [&str; 6] = [
+    "bert",
+    "bert-bare",
+    "roberta",
+    "distilbert",
+    "llama",
+    "gpt2",
+];
 
 /// A model that computes everything, whatever pass it is given.
 #[derive(Debug)]
@@ -31,7 +39,7 @@ impl Objective for Whole<'_> {
 
 #[test]
 fn fit_measures_to_the_last_bit_what_it_does_with_whole_passes() {
-    for name in ENCODERS {
+    for name in MODELS {
         let bench = Bench::open(name, 3, DType::F32);
         let directions = Arc::new(bench.directions(0.4));
         let rates = vec![0.05; bench.groups.len()];
@@ -46,7 +54,7 @@ fn fit_measures_to_the_last_bit_what_it_does_with_whole_passes() {
 
 #[test]
 fn a_pass_computes_no_layer_below_the_group_that_moves() {
-    for name in ENCODERS {
+    for name in MODELS {
         let bench = Bench::open(name, 3, DType::F32);
         let prefix = Prefix::new();
         let record = prefix.record();
