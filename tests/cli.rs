@@ -340,3 +340,31 @@ fn a_closed_pipe_is_a_success() {
         assert!(output.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_library_for_products_that_cannot_be_had_is_refused_before_any_work() {
+    let output = program()
+        .env("AUTOPEFT_BLAS", "atlas")
+        .args(["select", "--out", "no-such-folder/out"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: AUTOPEFT_BLAS is `atlas`, which is neither a library's name nor the path of a file\n\
+         hint: use `auto`, `none`, a path, or one of: accelerate, onednn, blis, openblas, mkl\n"
+    );
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_a_library_and_measures_without_it() {
+    let output = program()
+        .env("AUTOPEFT_BLAS", "no-such-folder/libblas.so")
+        .arg("doctor")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("gemm 0.19 (pure Rust): "), "{text}");
+    assert!(text.contains("AUTOPEFT_BLAS"), "{text}");
+}

@@ -17,6 +17,8 @@ mod language;
 mod laws;
 #[path = "probe/optimizer.rs"]
 mod optimizer;
+#[path = "probe/prefix.rs"]
+mod prefix;
 #[path = "probe/rows.rs"]
 mod rows;
 #[path = "probe/run.rs"]

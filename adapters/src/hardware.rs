@@ -1,10 +1,10 @@
 //! What the processor can do, and how fast the products of this build run on it.
 
-use std::time::Instant;
-
 use serde::Serialize;
 
-use crate::ops::measure_product;
+use crate::ops::blas::{self, Blas};
+pub use crate::ops::blas::{BlasError, VARIABLE as BLAS_VARIABLE};
+use crate::ops::time_of_product;
 
 /// Features of the processor that decide how fast products and loops are, and whether it has them.
 pub fn cpu_features() -> Vec<(&'static str, bool)> {
@@ -26,8 +26,25 @@ pub fn cpu_features() -> Vec<(&'static str, bool)> {
     }
 }
 
-/// The library that computes `f32` products on the CPU.
-pub const PRODUCTS: &str = "gemm 0.19 (pure Rust)";
+/// What computes `f32` products on the CPU where no library of the system does.
+pub const CRATE: &str = "gemm 0.19 (pure Rust)";
+
+/// What computes large `f32` products on the CPU: a library of the system with its file, or the crate.
+///
+/// # Errors
+/// When [`BLAS_VARIABLE`] asks for what this build or this machine does not have. Products are then those of
+/// the crate.
+pub fn products() -> Result<String, BlasError> {
+    Ok(blas::check()?.map_or_else(|| CRATE.to_string(), Blas::name))
+}
+
+/// Whether this build can use a library of the system.
+pub const HAS_SYSTEM_BLAS: bool = cfg!(feature = "system-blas");
+
+/// Whether [`BLAS_VARIABLE`] names a library, or says `none`.
+pub fn is_blas_chosen() -> bool {
+    blas::is_chosen()
+}
 
 /// Speed of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -43,19 +60,45 @@ pub struct ProductSpeed {
     pub gflops: f64,
 }
 
-/// Measures a product in the shape of an encoder's feed-forward layer; a fraction of a second.
-pub fn product_speed() -> ProductSpeed {
-    let (rows, inner, columns) = (1024, 768, 1024);
-    let mut best = f64::INFINITY;
-    for _ in 0..6 {
-        let start = Instant::now();
-        measure_product(rows, inner, columns);
-        best = best.min(start.elapsed().as_secs_f64());
+/// Something that can compute products here, and how fast it does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Contender {
+    /// The value of [`BLAS_VARIABLE`] that chooses it.
+    pub value: String,
+    /// Whether it is what computes now.
+    pub is_in_use: bool,
+    /// Its speed.
+    pub speed: ProductSpeed,
+}
+
+/// Measures all that this build can use here, with a product in the shape of an encoder's feed-forward layer; about
+/// a second.
+pub fn contenders() -> Vec<Contender> {
+    const ROUNDS: usize = 8;
+    let in_use = blas::in_use();
+    let mut others = blas::installed();
+    others.retain(|blas| in_use.is_none_or(|in_use| in_use.value() != blas.value()));
+    let libraries = in_use.into_iter().chain(&others);
+    let all: Vec<Option<&Blas>> = std::iter::once(None).chain(libraries.map(Some)).collect();
+    let size @ (rows, inner, columns) = (1024, 768, 1024);
+    let mut seconds = vec![f64::INFINITY; all.len()];
+    // In turn, so that what else the machine does meets all of them.
+    for _ in 0..ROUNDS {
+        for (blas, best) in all.iter().zip(&mut seconds) {
+            *best = best.min(time_of_product(*blas, size, 2));
+        }
     }
-    ProductSpeed {
-        rows,
-        inner,
-        columns,
-        gflops: 2.0 * (rows * inner * columns) as f64 / best * 1e-9,
-    }
+    all.iter()
+        .zip(seconds)
+        .map(|(blas, seconds)| Contender {
+            value: blas.map_or_else(|| "none".to_string(), Blas::value),
+            is_in_use: blas.map(Blas::value) == in_use.map(Blas::value),
+            speed: ProductSpeed {
+                rows,
+                inner,
+                columns,
+                gflops: 2.0 * (rows * inner * columns) as f64 / seconds * 1e-9,
+            },
+        })
+        .collect()
 }

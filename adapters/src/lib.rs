@@ -38,6 +38,7 @@ mod parameter;
 mod pass;
 pub mod peft;
 mod plan;
+mod prefix;
 
 pub use adapters::{Adapters, LinearKind};
 pub use bottleneck::{Bottleneck, Place};
@@ -54,3 +55,4 @@ pub use plan::{
     Activation, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, ModulePlan, Site,
     SiteShape, Superset,
 };
+pub use prefix::Prefix;

@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::parameter::{Parameter, State};
+use crate::prefix::Prefix;
 use crate::{Error, Result};
 
 /// A direction in parameter space: one tensor per parameter index, of that parameter's shape.
@@ -180,6 +181,10 @@ impl Twice {
 #[derive(Debug)]
 enum Mode {
     Eval,
+    /// The value alone, keeping what enters each layer.
+    Record(Prefix),
+    /// The value alone, from a layer on.
+    Resume(Prefix, usize),
     /// The value alone, but with the dropout of a training pass.
     Value(Box<Mutex<ChaCha8Rng>>),
     Train {
@@ -239,6 +244,46 @@ impl Pass {
         })
     }
 
+    pub(crate) const fn recording(prefix: Prefix) -> Self {
+        Self(Mode::Record(prefix))
+    }
+
+    pub(crate) const fn resuming(prefix: Prefix, start: usize) -> Self {
+        Self(Mode::Resume(prefix, start))
+    }
+
+    /// The layer at which this pass starts.
+    pub(crate) const fn start(&self) -> Option<usize> {
+        match self.0 {
+            Mode::Resume(_, start) => Some(start),
+            _ => None,
+        }
+    }
+
+    /// Runs layer `number`, counted from 0 without gaps, on what enters it: see [`Prefix`]. A last call, with the
+    /// number of layers, stands for what comes behind them, up to the end of the pass.
+    ///
+    /// # Errors
+    /// Those of `layer`.
+    pub fn layer<E>(
+        &self,
+        number: usize,
+        hidden: Tensor,
+        layer: impl FnOnce(Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Tensor, E> {
+        match &self.0 {
+            Mode::Record(prefix) => {
+                prefix.note_entering(&hidden);
+                layer(hidden)
+            }
+            Mode::Resume(_, start) if number < *start => Ok(hidden),
+            Mode::Resume(prefix, start) if number == *start => {
+                layer(prefix.entering(number).unwrap_or(hidden))
+            }
+            _ => layer(hidden),
+        }
+    }
+
     /// Runs the backward pass of a scalar that was computed in this pass, and returns what the layers
     /// delivered. May be called several times with different scalars of one forward pass.
     ///
@@ -261,7 +306,11 @@ impl Pass {
         parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
     ) -> Option<Wanted> {
         match &self.0 {
-            Mode::Eval | Mode::Value(_) => None,
+            Mode::Record(prefix) => {
+                prefix.note_use(parameters);
+                None
+            }
+            Mode::Eval | Mode::Resume(..) | Mode::Value(_) => None,
             Mode::Train { tape, .. } => parameters
                 .into_iter()
                 .any(|parameter| parameter.state() == State::Trainable)
@@ -278,7 +327,7 @@ impl Pass {
     /// The means to run a part of this pass twice; `None` when it needs no graph.
     pub(crate) fn twice(&self) -> Option<Twice> {
         match &self.0 {
-            Mode::Eval | Mode::Value(_) => None,
+            Mode::Eval | Mode::Record(_) | Mode::Resume(..) | Mode::Value(_) => None,
             Mode::Train { tape, dropout } => Some(Twice {
                 tape: tape.clone(),
                 seed: dropout.as_ref().map(|dropout| {

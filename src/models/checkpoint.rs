@@ -214,7 +214,14 @@ impl Checkpoint {
             Stored::Plain(stored) => {
                 let view = source.view(name).map_err(load)?;
                 check(view.data(), stored)?;
-                candle_core::safetensors::Load::load(&view, &Device::Cpu)
+                let tensor = match values::read_f32(view.data(), stored, dtype) {
+                    Some(numbers) => {
+                        Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)
+                    }
+                    None => candle_core::safetensors::Load::load(&view, &Device::Cpu),
+                };
+                source.forget(&view);
+                tensor
             }
             Stored::Blocks(_) => {
                 let values = source.values(name).map_err(load)?.ok_or_else(missing)?;

@@ -94,16 +94,16 @@ impl DistilBert {
     ) -> Result<Tensor, ModelError> {
         let mask = inputs.additive_mask(hidden.dtype())?;
         let reads = self.head.reads();
-        let Some((last, below)) = self.layers.split_last() else {
-            return Ok(match reads {
-                Reads::First => ops::first_token(&hidden)?,
-                Reads::All => hidden,
-            });
-        };
-        for layer in below {
-            hidden = layer.forward(&hidden, mask.as_ref(), Reads::All, pass)?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let reads = match number + 1 == self.layers.len() {
+                true => reads,
+                false => Reads::All,
+            };
+            hidden = pass.layer(number, hidden, |hidden| {
+                layer.forward(&hidden, mask.as_ref(), reads, pass)
+            })?;
         }
-        last.forward(&hidden, mask.as_ref(), reads, pass)
+        pass.layer(self.layers.len(), hidden, Ok)
     }
 }
 

@@ -63,7 +63,12 @@ pub trait Estimator: Send {
 impl Point<'_> {
     /// Mean loss of the measuring batch at the present parameters, reduced in f64.
     pub(super) fn loss(&self) -> Result<f64> {
-        Ok(self.model.outcome(self.batch, &Pass::eval())?.loss())
+        self.loss_of(&Pass::eval())
+    }
+
+    /// The same in a pass for the value alone.
+    pub(super) fn loss_of(&self, pass: &Pass) -> Result<f64> {
+        Ok(self.model.outcome(self.batch, pass)?.loss())
     }
 
     /// Gradients of the mean loss at the present parameters, dropout off.

@@ -4,12 +4,18 @@
 //! by `-b x + ½ A x²`. The points are symmetric, so the odd part gives `b` and the even part `A`:
 //! `b = -Σxy / Σx²`, `A = 2 Σx²y / Σx⁴`. Source: Bu and Xu 2024 (GeN), <https://arxiv.org/abs/2407.02772>,
 //! section 3; one axis at a time, since random directions through all groups leak their coupling into A.
+//!
+//! What a forward pass computes below the lowest layer that has a parameter of the group is kept from one pass at
+//! the present parameters and not computed again. Perturbed rows are not stacked to larger products: prototypes
+//! gained 3 % by it at 2,048 rows, and each group needs weights of its own.
+
+use autopeft_adapters::Prefix;
 
 use super::estimator::{Estimate, Estimator, Point};
 use super::influence::Curvature;
 use crate::error::Result;
 
-/// The `fit` estimator. Costs 4K + 2 forward passes.
+/// The `fit` estimator. Costs 4K + 2 forward passes, each from the group's lowest layer on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ParabolaFit;
 
@@ -21,11 +27,13 @@ impl Estimator for ParabolaFit {
     }
 
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
-        let loss = point.loss()?;
+        let below = Prefix::new();
+        let loss = point.loss_of(&below.record())?;
         let noise = (point.loss()? - loss).abs();
         let groups = point.groups.len();
         let (mut slope, mut curvature, mut fit) = (Vec::new(), Vec::new(), Vec::new());
-        for k in 0..groups {
+        for (k, group) in point.groups.iter().enumerate() {
+            let pass = below.resume(&group.parameters);
             let rate = point.rates.get(k).copied().unwrap_or(0.0);
             let mut samples = [(0.0, 0.0); POINTS.len()];
             for (sample, position) in samples.iter_mut().zip(POINTS) {
@@ -35,7 +43,7 @@ impl Estimator for ParabolaFit {
                     *factor = -x;
                 }
                 let displaced = point.displaced(&factors)?;
-                *sample = (x, point.loss()? - loss);
+                *sample = (x, point.loss_of(&pass)? - loss);
                 drop(displaced);
             }
             let parabola = Parabola::through(&samples);

@@ -28,7 +28,7 @@ pub use activation::{
 pub use attention::{Attention, attention};
 pub use cross_entropy::cross_entropy;
 pub(crate) use function::{function1, function2, function3};
-pub(crate) use gemm::measure_product;
+pub(crate) use gemm::{blas, time_of_product};
 pub(crate) use layer_norm::{
     Norm, NormOutput, gain_gradient, input_gradient as norm_input_gradient, normalise,
 };

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use autopeft_adapters::hardware::{self, ProductSpeed};
+use anyhow::bail;
+use autopeft_adapters::hardware::{self, Contender, ProductSpeed};
 use candle_core::utils::{cuda_is_available, metal_is_available};
 use serde::Serialize;
 use serde_json::json;
@@ -29,8 +30,13 @@ struct Findings {
     memory_available_gib: Option<f64>,
     /// The device that `--device auto` takes.
     device: String,
-    products: &'static str,
+    /// What computes products.
+    products: String,
     product_speed: ProductSpeed,
+    /// All that could compute them here.
+    contenders: Vec<Contender>,
+    /// Why the library that was asked for is not used.
+    product_fault: Option<String>,
     optimised: bool,
     faster: Vec<String>,
 }
@@ -55,6 +61,21 @@ pub fn run(args: &DoctorArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
 
 fn examine() -> anyhow::Result<Findings> {
     let memory = memory::of_machine();
+    let (products, fault) = match hardware::products() {
+        Ok(products) => (products, None),
+        Err(error) => (
+            hardware::CRATE.to_string(),
+            Some(format!("{error}: {}", error.hint())),
+        ),
+    };
+    let contenders = hardware::contenders();
+    let Some(product_speed) = contenders
+        .iter()
+        .find(|one| one.is_in_use)
+        .map(|one| one.speed)
+    else {
+        bail!("nothing computes products");
+    };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let mut findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
@@ -68,8 +89,10 @@ fn examine() -> anyhow::Result<Findings> {
         memory_gib: memory.map(|(all, _)| gib(all)),
         memory_available_gib: memory.map(|(_, available)| gib(available)),
         device: device::name(&device::open(DeviceChoice::Auto)?),
-        products: hardware::PRODUCTS,
-        product_speed: hardware::product_speed(),
+        products,
+        product_speed,
+        contenders,
+        product_fault: fault,
         optimised: !cfg!(debug_assertions),
         faster: Vec::new(),
     };
@@ -86,6 +109,29 @@ fn advice(findings: &Findings) -> Vec<String> {
         advice.push(format!(
             "{} of {} cores compute: leave out `--threads` and RAYON_NUM_THREADS",
             findings.threads, findings.cores
+        ));
+    }
+    advice.extend(findings.product_fault.clone());
+    // A smaller difference is within what a measurement on a used machine tells.
+    let used = findings.product_speed.gflops * 1.05;
+    let fastest = findings
+        .contenders
+        .iter()
+        .filter(|one| one.speed.gflops > used)
+        .max_by(|a, b| a.speed.gflops.total_cmp(&b.speed.gflops));
+    if let Some(Contender { value, speed, .. }) = fastest {
+        let (variable, gflops) = (hardware::BLAS_VARIABLE, speed.gflops);
+        advice.push(format!("{variable}={value}: products at {gflops:.0} GF/s"));
+    }
+    if !hardware::HAS_SYSTEM_BLAS {
+        advice.push(
+            "with oneDNN, BLIS, OpenBLAS or MKL installed, build with `--features system-blas`"
+                .to_string(),
+        );
+    } else if findings.contenders.len() < 2 {
+        advice.push(format!(
+            "no BLAS was found on this system: install oneDNN, BLIS, OpenBLAS or MKL, or set {}",
+            hardware::BLAS_VARIABLE
         ));
     }
     for feature in findings.cpu_features.iter().filter(|f| !f.present) {
@@ -125,6 +171,14 @@ fn text(findings: &Findings) -> String {
             findings.products, speed.gflops, speed.rows, speed.inner, speed.inner, speed.columns
         ),
     ];
+    if findings.contenders.len() > 1 {
+        let each: Vec<String> = findings
+            .contenders
+            .iter()
+            .map(|one| format!("{} {:.0}", one.value, one.speed.gflops))
+            .collect();
+        lines.push(format!("          GF/s: {}", each.join(", ")));
+    }
     for (number, advice) in findings.faster.iter().enumerate() {
         let label = if number == 0 { "faster" } else { "" };
         lines.push(format!("{label:9} {advice}"));

@@ -12,6 +12,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use autopeft_adapters::hardware;
+
 use super::args::{Command, ComputeArgs};
 use super::{ExitStatus, Failure, Printer};
 use crate::device;
@@ -45,9 +47,15 @@ fn use_threads(threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
         .map_err(|error| Failure::new(format!("cannot use {threads} threads: {error}")).into())
 }
 
+/// What computes products. Refuses a library that was asked for and cannot be had.
+fn check_products() -> anyhow::Result<String> {
+    hardware::products().map_err(|error| Failure::new(error.to_string()).hint(error.hint()).into())
+}
+
 /// Opens a result as its recipe, with the flags over it, says.
 fn open(dir: &Path, recipe: &Recipe, compute: &ComputeArgs) -> anyhow::Result<Adapted> {
     use_threads(compute.threads)?;
+    check_products()?;
     let device = device::open(recipe.device)?;
     let dtype = device::dtype(recipe.dtype, &device)?;
     Ok(Adapted::open(

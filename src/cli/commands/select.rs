@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use autopeft_adapters::hardware;
+
 use crate::cli::args::SelectArgs;
 use crate::cli::summary::{self, Summary};
 use crate::cli::table::{self, GroupRow, TableOptions};
@@ -25,6 +27,12 @@ const ROWS: usize = 24;
 pub fn run(args: &SelectArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
     let recipe = args.recipe()?;
     super::use_threads(args.compute.threads)?;
+    let products = super::check_products()?;
+    if hardware::HAS_SYSTEM_BLAS && products == hardware::CRATE && !hardware::is_blas_chosen() {
+        printer.warn(&format!(
+            "no BLAS was found on this system, so {products} computes; `autopeft doctor` says more"
+        ));
+    }
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
     signals::on_interrupt(move || flag.raise())?;

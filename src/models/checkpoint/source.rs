@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 use safetensors::{SafeTensorError, tensor::TensorView};
 
 use super::{CheckpointError, Stored};
+use crate::memory;
 use crate::models::gguf::Gguf;
 
 /// A file whose header has been read.
@@ -137,6 +138,16 @@ impl Source {
             Bytes::Owned(bytes) => bytes.get(name),
             Bytes::Static(bytes) => bytes.get(name),
             Bytes::Blocks(_) => candle_core::bail!("`{name}` is stored in blocks"),
+        }
+    }
+}
+
+impl Source {
+    /// Gives the memory of a tensor of a mapped file back, once the tensor has been copied out: otherwise a loaded
+    /// model is in memory twice. A later use reads the file again.
+    pub(super) fn forget(&self, view: &TensorView<'_>) {
+        if matches!(self.bytes, Bytes::Mapped(_)) {
+            memory::forget_mapped(view.data());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::DType;
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 /// Values that cannot be used.
@@ -106,6 +107,29 @@ fn faults<const N: usize>(values: &[[u8; N]], good: impl Fn([u8; N]) -> bool) ->
     })
 }
 
+/// Little-endian `bytes` of a 16 or 32-bit type as `f32`, where that is `wanted`, in one pass from the file to the
+/// tensor. `None`: another way is needed.
+pub(super) fn read_f32(bytes: &[u8], stored: Dtype, wanted: DType) -> Option<Vec<f32>> {
+    if wanted != DType::F32 {
+        return None;
+    }
+    match stored {
+        Dtype::F16 => Some(convert(bytes, |b| f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => Some(convert(bytes, |b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::F32 => Some(convert(bytes, f32::from_le_bytes)),
+        _ => None,
+    }
+}
+
+fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+    let (values, _) = bytes.as_chunks::<N>();
+    values
+        .par_iter()
+        .with_min_len(1 << 16)
+        .map(|b| number(*b))
+        .collect()
+}
+
 /// Coordinates of a flat index in a tensor of `shape`, row-major.
 pub(super) fn coordinates(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut position: Vec<_> = shape
@@ -194,6 +218,26 @@ mod tests {
             scan(&bf16::from_f32(1e6).to_le_bytes(), Dtype::BF16, DType::F16),
             Scan::OutOfRange(Faults { count: 1, first: 0 })
         );
+    }
+
+    #[test]
+    fn numbers_read_as_f32_are_those_of_the_file() {
+        let values = [0.0f32, -0.0, 1.5, -3.25e-20, 65504.0];
+        let read = read_f32(&f32s(&values), Dtype::F32, DType::F32);
+        let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(read.map(|read| bits(&read)), Some(bits(&values)));
+        let halves: Vec<u8> = [f16::from_f32(-0.1), f16::MIN_POSITIVE_SUBNORMAL, f16::MAX]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        let expected = [f16::from_f32(-0.1), f16::MIN_POSITIVE_SUBNORMAL, f16::MAX];
+        let read = read_f32(&halves, Dtype::F16, DType::F32);
+        assert_eq!(read, Some(expected.map(f16::to_f32).to_vec()));
+        let brief: Vec<u8> = bf16::from_f32(-0.1).to_le_bytes().to_vec();
+        let read = read_f32(&brief, Dtype::BF16, DType::F32);
+        assert_eq!(read, Some(vec![bf16::from_f32(-0.1).to_f32()]));
+        assert_eq!(read_f32(&brief, Dtype::BF16, DType::F16), None);
+        assert_eq!(read_f32(&[0; 8], Dtype::F64, DType::F32), None);
     }
 
     #[test]

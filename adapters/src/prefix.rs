@@ -1,0 +1,80 @@
+//! What a forward pass computed below each layer, so that a pass with other parameters from some layer on starts there.
+//!
+//! A model runs its layers through [`Pass::layer`]. A pass of [`Prefix::record`] keeps what enters each of them, and
+//! where each parameter is used first; one of [`Prefix::resume`] computes nothing below that place. A model that does
+//! not do so, or a parameter that is used before the layers, costs a whole pass.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Tensor;
+
+use crate::Parameter;
+use crate::pass::Pass;
+
+/// The record of one forward pass.
+#[derive(Debug, Clone, Default)]
+pub struct Prefix(Arc<Mutex<Record>>);
+
+#[derive(Debug, Default)]
+struct Record {
+    /// What enters layer 0, 1, …; the last one is what leaves the layers.
+    entering: Vec<Tensor>,
+    /// The layer in which a parameter is used first, by its index. `None`: before the layers.
+    first_use: HashMap<usize, Option<usize>>,
+}
+
+impl Prefix {
+    /// An empty record.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A pass for the value alone that fills this record, from its start.
+    pub fn record(&self) -> Pass {
+        *self.lock() = Record::default();
+        Pass::recording(self.clone())
+    }
+
+    /// A pass for the value alone, with the same inputs and with parameters that differ from those of the record in
+    /// `changed` at most: it starts at the lowest layer that uses one of them.
+    pub fn resume<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> Pass {
+        let record = self.lock();
+        let mut start = record.entering.len().checked_sub(1);
+        for parameter in changed {
+            let layer = record.first_use.get(&parameter.index()).copied().flatten();
+            start = start.min(layer); // `None` is less than any layer
+        }
+        drop(record);
+        match start {
+            Some(start) => Pass::resuming(self.clone(), start),
+            None => Pass::eval(),
+        }
+    }
+
+    /// Layers of which a pass with these parameters changed computes nothing.
+    pub fn layers_below<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> usize {
+        self.resume(changed).start().unwrap_or(0)
+    }
+
+    pub(crate) fn note_use<'a>(&self, parameters: impl IntoIterator<Item = &'a Arc<Parameter>>) {
+        let mut record = self.lock();
+        let layer = record.entering.len().checked_sub(1);
+        for parameter in parameters {
+            record.first_use.entry(parameter.index()).or_insert(layer);
+        }
+    }
+
+    pub(crate) fn note_entering(&self, hidden: &Tensor) {
+        self.lock().entering.push(hidden.detach());
+    }
+
+    pub(crate) fn entering(&self, layer: usize) -> Option<Tensor> {
+        self.lock().entering.get(layer).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // A record is replaced or appended to: it is whole also when a holder of the lock panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

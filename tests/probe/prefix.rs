@@ -1,0 +1,98 @@
+//! Passes that start where a group's first layer is, against whole ones.
+
+use std::sync::Arc;
+
+use autopeft::data::Batch;
+use autopeft::error::Result;
+use autopeft::groups::Group;
+use autopeft::models::Model;
+use autopeft::probe::ParabolaFit;
+use autopeft::task::{Objective, Outcome};
+use autopeft_adapters::{Pass, Prefix};
+use candle_core::DType;
+
+use super::fixture::{Bench, measure};
+
+/// A first-token head, a mean, positions of another kind, names of another kind; and two decoders with a head.
+const MODELS: [&str; 6] = [
+    "bert",
+    "bert-bare",
+    "roberta",
+    "distilbert",
+    "llama",
+    "gpt2",
+];
+
+/// A model that computes everything, whatever pass it is given.
+#[derive(Debug)]
+struct Whole<'a>(&'a Box<dyn Model>);
+
+impl Objective for Whole<'_> {
+    fn outcome<'a>(&'a self, batch: &'a Batch, _: &Pass) -> Result<Box<dyn Outcome + 'a>> {
+        self.0.outcome(batch, &Pass::eval())
+    }
+
+    fn outputs(&self, batch: &Batch) -> Result<Vec<Vec<f64>>> {
+        self.0.outputs(batch)
+    }
+}
+
+#[test]
+fn fit_measures_to_the_last_bit_what_it_does_with_whole_passes() {
+    for name in MODELS {
+        let bench = Bench::open(name, 3, DType::F32);
+        let directions = Arc::new(bench.directions(0.4));
+        let rates = vec![0.05; bench.groups.len()];
+        let of = |model: &dyn Objective| {
+            measure(model, &bench, &mut ParabolaFit, &directions, &rates, 0).expect("an estimate")
+        };
+        let (short, whole) = (of(&bench.model), of(&Whole(&bench.model)));
+        assert_eq!(short, whole, "{name}");
+        assert!(short.slope.iter().any(|slope| *slope != 0.0), "{name}");
+    }
+}
+
+#[test]
+fn a_pass_computes_no_layer_below_the_group_that_moves() {
+    for name in MODELS {
+        let bench = Bench::open(name, 3, DType::F32);
+        let prefix = Prefix::new();
+        let record = prefix.record();
+        bench.model.forward(&bench.inputs, &record).expect("logits");
+        let layers = bench.model.config().num_layers;
+        for Group {
+            name: group,
+            layer,
+            parameters,
+            ..
+        } in &bench.groups
+        {
+            let expected = match layer {
+                Some(layer) => *layer,
+                // The embeddings' norm stands before the layers; pooler and head stand behind them.
+                None if group.contains("embeddings") => 0,
+                None => layers,
+            };
+            let below = prefix.layers_below(parameters);
+            assert_eq!(below, expected, "{name}: {group}");
+        }
+    }
+}
+
+#[test]
+fn a_record_can_be_made_again() {
+    let bench = Bench::open("bert", 3, DType::F32);
+    let prefix = Prefix::new();
+    let loss = |pass: &Pass, batch: &Batch| {
+        let outcome = bench.model.outcome(batch, pass).expect("an outcome");
+        outcome.loss()
+    };
+    let batch = bench.batch();
+    let head = bench.groups.iter().find(|group| group.is_head());
+    let head = head.expect("a head");
+    let first = loss(&prefix.record(), &batch);
+    assert_eq!(loss(&prefix.resume(&head.parameters), &batch), first);
+    // A record starts anew.
+    assert_eq!(loss(&prefix.record(), &batch), first);
+    assert_eq!(loss(&prefix.resume(&head.parameters), &batch), first);
+}
