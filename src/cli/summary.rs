@@ -20,7 +20,7 @@ pub struct Summary {
     pub parameters_model: usize,
     /// Name of the held-out metric.
     pub metric: String,
-    /// The metric at each stage: `untrained head`, `superset`, `trimmed`.
+    /// The metric at each stage: `untrained head` (or `base model`), `superset`, `trimmed`.
     pub metrics: Vec<(String, f64)>,
     /// The folder that was written.
     pub out: PathBuf,

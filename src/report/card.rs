@@ -34,6 +34,7 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
     let _ = writeln!(text, "|---|---|---|{}", "---|".repeat(measures.len()));
     for held_out in &report.held_out {
         let stage = match held_out.stage {
+            Stage::Untrained if report.head_parameters == 0 => "base model",
             Stage::Untrained => "untrained head",
             Stage::Superset => "superset, end of the probe",
             Stage::Dropped => "dropped groups at the identity",

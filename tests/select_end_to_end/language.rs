@@ -196,7 +196,9 @@ fn a_language_model_is_selected_trained_exported_and_read_back() {
         assert!(config.contains("\"CAUSAL_LM\""), "{config}");
         let card = fs::read_to_string(bench.out().join("README.md")).unwrap();
         assert!(
-            card.contains("AutoModelForCausalLM") && card.contains("perplexity"),
+            card.contains("AutoModelForCausalLM")
+                && card.contains("perplexity")
+                && card.contains("| base model |"),
             "{card}"
         );
 

@@ -100,6 +100,7 @@ fn summary(outcome: &Outcome) -> Summary {
             .iter()
             .filter_map(|held_out| {
                 let stage = match held_out.stage {
+                    Stage::Untrained if report.head_parameters == 0 => "base model",
                     Stage::Untrained => "untrained head",
                     Stage::Superset => "superset",
                     Stage::Dropped => return None,
