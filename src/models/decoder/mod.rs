@@ -169,9 +169,7 @@ impl Decoder {
             for (number, layer) in self.layers.iter().enumerate() {
                 let is_last = number + 1 == self.layers.len();
                 let reads = reads.clone().filter(|_| is_last);
-                x = pass.layer(number, x, |x| {
-                    self.run(layer, &x, &context, reads, pass)
-                })?;
+                x = pass.layer(number, x, |x| self.run(layer, &x, &context, reads, pass))?;
             }
             let x = pass.layer(self.layers.len(), x, Ok::<_, ModelError>)?;
             let x = self.norm.forward(&x, pass)?;
