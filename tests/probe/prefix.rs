@@ -5,7 +5,6 @@ use std::sync::Arc;
 use autopeft::data::Batch;
 use autopeft::error::Result;
 use autopeft::groups::Group;
-use autopeft::models::Model;
 use autopeft::probe::ParabolaFit;
 use autopeft::task::{Objective, Outcome};
 use autopeft_adapters::{Pass, Prefix};
@@ -25,9 +24,9 @@ const MODELS: [&str; 6] = [
 
 /// A model that computes everything, whatever pass it is given.
 #[derive(Debug)]
-struct Whole<'a>(&'a Box<dyn Model>);
+struct Whole<'a, M>(&'a M);
 
-impl Objective for Whole<'_> {
+impl<M: Objective> Objective for Whole<'_, M> {
     fn outcome<'a>(&'a self, batch: &'a Batch, _: &Pass) -> Result<Box<dyn Outcome + 'a>> {
         self.0.outcome(batch, &Pass::eval())
     }

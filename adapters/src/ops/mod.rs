@@ -35,7 +35,9 @@ pub(crate) use layer_norm::{
 pub(crate) use linear::{Beside, Way, affine, gather, matmul_rows, project, row_sum};
 pub use rope::rope;
 pub(crate) use rows::is_plain;
-pub(crate) use scope::is_tracked;
+#[cfg(test)]
+pub(crate) use scope::noted;
 pub use scope::scope;
+pub(crate) use scope::{is_tracked, suspended};
 pub use sliced_cross_entropy::{SlicedLoss, TokenLabels, Unembedding, sliced_cross_entropy};
 pub use tokens::{add, features, first_token, mean_tokens, reshape, tokens_at};

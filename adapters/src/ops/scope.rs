@@ -64,6 +64,25 @@ pub(super) fn is_open() -> bool {
     RECORD.with_borrow(Option::is_some)
 }
 
+/// Operations that the scope that is open has noted.
+#[cfg(test)]
+pub(crate) fn noted() -> usize {
+    RECORD.with_borrow(|record| record.as_ref().map_or(0, |record| record.entries.len()))
+}
+
+/// Runs `body` as if no scope were open: what it computes is not noted. A tensor without a graph keeps its identity when it
+/// is detached, so within a scope that alone would not stop the notes.
+pub(crate) fn suspended<T>(body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Record>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORD.with_borrow_mut(|record| *record = self.0.take());
+        }
+    }
+    let _restore = Restore(RECORD.with_borrow_mut(Option::take));
+    body()
+}
+
 /// Notes an operation whose output is `output`. Only while a scope is open.
 pub(super) fn note(inputs: &[&Tensor], output: &Tensor, vjp: Vjp) {
     RECORD.with_borrow_mut(|record| {
