@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autopeft::base::BaseModel;
-use autopeft::export::{AdapterOptions, write_adapter};
+use autopeft::export::{AdapterOptions, TOLERANCE, write_adapter};
 use autopeft::groups::{Group, Grouping, partition};
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::{self, Config, Inputs, Model, Pooling};
@@ -25,9 +25,6 @@ use autopeft_adapters::{
 use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// Largest difference of two logits after reading back.
-const TOLERANCE: f64 = 1e-5;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

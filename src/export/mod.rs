@@ -7,4 +7,4 @@ mod verify;
 
 pub use adapter::{AdapterFiles, AdapterOptions, write_adapter};
 pub use folder::OutputFolder;
-pub use verify::{largest_difference, tolerance};
+pub use verify::{TOLERANCE, largest_difference};

@@ -10,7 +10,7 @@ use super::prepare::{Prepared, objective};
 use super::recorder::Recorder;
 use crate::data::{Encoded, Labels};
 use crate::error::{Error, Result};
-use crate::export::{AdapterOptions, OutputFolder, largest_difference, tolerance, write_adapter};
+use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::progress::EventKind;
 use crate::report::{self, Manifest, SELECTION_FILE, SelectionReport};
 use crate::task::Objective;
@@ -58,8 +58,7 @@ pub fn run(
     )
     .map_err(|error| folder.shown(error))?;
     let rows = verified_rows(prepared);
-    let (difference, tolerance) =
-        verify(prepared, folder.path(), &rows).map_err(|error| folder.shown(error))?;
+    let difference = verify(prepared, folder.path(), &rows).map_err(|error| folder.shown(error))?;
     let written = Written {
         folder: folder.target().to_path_buf(),
         peft: files.peft,
@@ -68,7 +67,7 @@ pub fn run(
         verified_rows: rows.rows.len(),
         placeholder: files.placeholder,
     };
-    if difference > tolerance {
+    if difference > TOLERANCE {
         return Err(Error::NotVerified {
             path: folder.target().to_path_buf(),
             difference,
@@ -125,9 +124,8 @@ fn verified_rows(prepared: &Prepared<'_>) -> Encoded {
     }
 }
 
-/// Largest difference between the logits of the trained model and of the one that the files make, and the one that rounding
-/// explains.
-fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<(f64, f64)> {
+/// Largest difference between the logits of the trained model and of the one that the files make.
+fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<f64> {
     let adapters = Adapters::load(folder)?;
     let loaded = objective(
         &prepared.base,
@@ -147,7 +145,5 @@ fn verify(prepared: &Prepared<'_>, folder: &Path, rows: &Encoded) -> Result<(f64
             &prepared.device,
         )
     };
-    let trained = of(&*prepared.model)?;
-    let difference = largest_difference(&trained, &of(&*loaded)?);
-    Ok((difference, tolerance(&trained)))
+    Ok(largest_difference(&of(&*prepared.model)?, &of(&*loaded)?))
 }
