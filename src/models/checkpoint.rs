@@ -205,15 +205,12 @@ impl Checkpoint {
         let entry = self.tensors.get(name).ok_or_else(missing)?;
         let source = self.sources.get(entry.source).ok_or_else(missing)?;
         let load = |error| failed(name.into(), source.file().into(), error);
-        let check = |bytes: &[u8], stored| {
-            let scan = values::scan(bytes, stored, dtype);
-            refuse(scan, name, entry, stored, dtype, source.file())
-        };
         // Converted on the CPU: a device may lack the stored type.
         let tensor = match entry.stored {
             Stored::Plain(stored) => {
                 let view = source.view(name).map_err(load)?;
-                check(view.data(), stored)?;
+                let scan = values::scan(view.data(), stored, dtype);
+                refuse(scan, name, entry, stored, dtype, source.file())?;
                 let tensor = match values::read_f32(view.data(), stored, dtype) {
                     Some(numbers) => {
                         Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)
@@ -225,15 +222,7 @@ impl Checkpoint {
             }
             Stored::Blocks(_) => {
                 let values = source.values(name).map_err(load)?.ok_or_else(missing)?;
-                let numbers = values
-                    .flatten_all()
-                    .and_then(|values| values.to_vec1::<f32>());
-                let bytes: Vec<u8> = numbers
-                    .map_err(load)?
-                    .iter()
-                    .flat_map(|number| number.to_le_bytes())
-                    .collect();
-                check(&bytes, safetensors::Dtype::F32)?;
+                scan_numbers(&values, name, entry, dtype, source.file())?;
                 Ok(values)
             }
         };
@@ -272,7 +261,8 @@ impl Checkpoint {
                 file: source.file().into(),
             });
         }
-        self.tensor(name, DType::F32, &Device::Cpu)?; // looks at every value
+        let values = matrix.widen(DType::F32).map_err(load)?;
+        scan_numbers(&values, name, entry, DType::F32, source.file())?;
         Ok(Some(matrix))
     }
 
@@ -313,6 +303,33 @@ impl std::fmt::Debug for Checkpoint {
             .field("tensors", &self.tensors.len())
             .finish()
     }
+}
+
+/// Scans values that were in blocks.
+fn scan_numbers(
+    values: &Tensor,
+    name: &str,
+    entry: &Entry,
+    wanted: DType,
+    file: &Path,
+) -> Result<(), CheckpointError> {
+    let numbers = values
+        .flatten_all()
+        .and_then(|values| values.to_vec1::<f32>());
+    let numbers = numbers.map_err(|source| failed(name.into(), file.into(), source))?;
+    let bytes: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let stored = safetensors::Dtype::F32;
+    refuse(
+        values::scan(&bytes, stored, wanted),
+        name,
+        entry,
+        stored,
+        wanted,
+        file,
+    )
 }
 
 /// The error of a scan that found what cannot be used.
