@@ -279,6 +279,11 @@ fn bad_files_are_told_by_name_and_reason() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("bad.gguf");
     let values = Tensor::ones((6, 256), DType::F32, &Device::Cpu).expect("values");
+    let missing = BaseModel::open("nowhere.gguf", "main", &mut |_| {}).expect_err("no file");
+    assert!(
+        missing.to_string().contains("no such folder or file"),
+        "{missing}"
+    );
     let reason = |error: CheckpointError| {
         let text = error.to_string();
         assert!(
@@ -310,7 +315,13 @@ fn bad_files_are_told_by_name_and_reason() {
 
     write(&path, GgmlDType::F32, &values, &[]);
     let gguf = Gguf::open(&path).expect("a file");
-    assert!(reason(gguf.tokenizer().expect_err("no vocabulary")).contains("tokenizer.ggml.model"));
+    let error = gguf.tokenizer().expect_err("no vocabulary");
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("tokenizer.json"))
+    );
+    assert!(reason(error).contains("tokenizer.ggml.model"));
     let config = gguf.config().expect("sizes");
     let checkpoint = Arc::new(Checkpoint::from_gguf(gguf).expect("a checkpoint"));
     let error = models::load_causal(

@@ -11,7 +11,7 @@ use crate::models::gguf::Gguf;
 #[non_exhaustive]
 pub enum HubError {
     /// The name is written like a path, and nothing is there.
-    #[error("no such folder: `{}`", path.display())]
+    #[error("no such folder or file: `{}`", path.display())]
     NoSuchFolder {
         /// The path.
         path: PathBuf,
@@ -192,7 +192,7 @@ impl HubError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoSuchFolder { .. } => "check the path; a model of the hub is written `name` or `organisation/name`".into(),
-            Self::NotAFolder { .. } => "give the folder that the file is in".into(),
+            Self::NotAFolder { .. } => "give the folder that the file is in, or a file that ends in `.gguf`".into(),
             Self::NotAModelFolder { found, .. } if found.iter().any(|name| name == "adapter_config.json") => {
                 "this is an adapter; give the model it was trained on".into()
             }

@@ -3,7 +3,10 @@
 //! The rules of an id are those of `validate_repo_id` in Hugging Face's `huggingface_hub`. Id and revision become parts of paths in the
 //! cache, so nothing may pass that leads elsewhere.
 
+use std::path::Path;
+
 use super::HubError;
+use crate::models::gguf::Gguf;
 
 /// Longest id that the hub allows.
 const MAX_ID: usize = 96;
@@ -14,6 +17,7 @@ pub(super) fn looks_like_path(model: &str) -> bool {
         || model.ends_with('/')
         || model.contains(['\\', ':'])
         || model.matches('/').count() > 1
+        || Gguf::is_name(Path::new(model))
 }
 
 /// Checks a hub id.
@@ -98,7 +102,9 @@ mod tests {
 
     #[test]
     fn paths_are_told_from_ids() {
-        for path in ["./a", "../a", "/a/b", "~/a", "a/b/c", "a/", "C:\\a", "a\\b"] {
+        for path in [
+            "./a", "../a", "/a/b", "~/a", "a/b/c", "a/", "C:\\a", "a\\b", "a.gguf",
+        ] {
             assert!(looks_like_path(path), "{path}");
         }
     }

@@ -43,7 +43,10 @@ impl RecipeError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } => Some(
+                "check the path; a result of `autopeft select` is a folder with a `recipe.yaml`"
+                    .to_owned(),
+            ),
             Self::NotFound {
                 nearest: Some(near),
                 ..

@@ -34,6 +34,14 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The vocabulary of a GGUF file does not make a tokenizer.
+    #[error("the vocabulary of the GGUF file `{}` cannot be used: {reason}", file.display())]
+    Vocabulary {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Neither `model.safetensors` nor its index is in the folder.
     #[error("no weights in `{}`: expected `model.safetensors` or `model.safetensors.index.json`, found {}", folder.display(), listed(found))]
     NoWeights {
@@ -173,9 +181,11 @@ impl CheckpointError {
             Self::Io { .. } => Some("check that the file exists and that you may read it".into()),
             Self::Corrupt { .. } => Some("download or copy the file again".into()),
             Self::Metadata { .. } => Some(
-                "put the model's `tokenizer.json` beside it if that is what is missing; otherwise use the safetensors folder"
-                    .into(),
+                "use another GGUF file of the model, or its folder with safetensors weights".into(),
             ),
+            Self::Vocabulary { .. } => {
+                Some("put the model's `tokenizer.json` beside the file".into())
+            }
             Self::NoWeights { .. } => Some("point to a folder made by `save_pretrained`".into()),
             Self::OtherFormatOnly { folder, file } if Gguf::is_name(Path::new(file)) => {
                 let file = folder.join(file);

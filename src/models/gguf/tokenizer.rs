@@ -61,25 +61,37 @@ const CUTS: &[Cut] = &[
 /// The tokenizer of the vocabulary.
 pub(super) fn build(metadata: Metadata<'_>) -> Result<Tokenizer, CheckpointError> {
     let key = "tokenizer.ggml.model";
-    let kind = metadata.text(key).ok_or_else(|| metadata.missing(key))?;
+    let kind = metadata.text(key).ok_or_else(|| missing(metadata, key))?;
     let tokens = texts(metadata, "tokens")?;
     let file = match kind {
         "gpt2" => byte_level(metadata, &tokens)?,
         "llama" => sentence_piece(metadata, &tokens)?,
         other => {
-            return Err(metadata.fault(format!(
-                "its vocabulary is of the kind `{other}`, known are `gpt2` and `llama`"
-            )));
+            return Err(fault(
+                metadata,
+                format!("it is of the kind `{other}`, known are `gpt2` and `llama`"),
+            ));
         }
     };
     Tokenizer::from_bytes(Value::Object(file).to_string().as_bytes())
-        .map_err(|error| metadata.fault(format!("its vocabulary cannot be used: {error}")))
+        .map_err(|error| fault(metadata, format!("{error}")))
+}
+
+fn fault(metadata: Metadata<'_>, reason: String) -> CheckpointError {
+    CheckpointError::Vocabulary {
+        file: metadata.path.clone(),
+        reason,
+    }
+}
+
+fn missing(metadata: Metadata<'_>, key: &str) -> CheckpointError {
+    fault(metadata, format!("it has no `{key}`"))
 }
 
 fn texts<'a>(metadata: Metadata<'a>, name: &str) -> Result<Vec<&'a str>, CheckpointError> {
     let key = format!("tokenizer.ggml.{name}");
     let texts = metadata.texts(&key);
-    texts.ok_or_else(|| metadata.missing(&key))
+    texts.ok_or_else(|| missing(metadata, &key))
 }
 
 fn byte_level(
@@ -87,18 +99,21 @@ fn byte_level(
     tokens: &[&str],
 ) -> Result<Map<String, Value>, CheckpointError> {
     let key = "tokenizer.ggml.pre";
-    let word = metadata.text(key).ok_or_else(|| metadata.missing(key))?;
+    let word = metadata.text(key).ok_or_else(|| missing(metadata, key))?;
     let Some(cut) = CUTS.iter().find(|cut| cut.words.contains(&word)) else {
         let known: Vec<&str> = CUTS.iter().flat_map(|cut| cut.words).copied().collect();
-        return Err(metadata.fault(format!(
-            "its vocabulary cuts texts as `{word}`, known are {}",
-            known.join(", ")
-        )));
+        return Err(fault(
+            metadata,
+            format!("it cuts texts as `{word}`, known are {}", known.join(", ")),
+        ));
     };
     let mut merges = Vec::new();
     for merge in texts(metadata, "merges")? {
         let Some((left, right)) = merge.split_once(' ') else {
-            return Err(metadata.fault(format!("`{merge}` is not a merge of two tokens")));
+            return Err(fault(
+                metadata,
+                format!("`{merge}` is not a merge of two tokens"),
+            ));
         };
         merges.push(json!([left, right]));
     }
@@ -131,9 +146,14 @@ fn sentence_piece(
     tokens: &[&str],
 ) -> Result<Map<String, Value>, CheckpointError> {
     let key = "tokenizer.ggml.scores";
-    let scores = metadata.numbers(key).ok_or_else(|| metadata.missing(key))?;
+    let scores = metadata
+        .numbers(key)
+        .ok_or_else(|| missing(metadata, key))?;
     if scores.len() != tokens.len() {
-        return Err(metadata.fault(format!("`{key}` does not have a number for each token")));
+        return Err(fault(
+            metadata,
+            format!("`{key}` does not have a number for each token"),
+        ));
     }
     let unknown = metadata
         .token("tokenizer.ggml.unknown_token_id")
