@@ -3,12 +3,18 @@
 //! A group is a set of whole parameters. Its key is (kind, role, layer, rank block), for example
 //! `lora attention.self.query 3 #0`; coarser groupings leave parts of the key out.
 
+mod family;
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use autopeft_adapters::{Kind, Parameter, Part, State};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
+
+pub use family::{Family, uniform};
+pub use snapshot::Snapshot;
 
 /// How parameters are put together into groups.
 #[derive(Debug, Clone)]
