@@ -4,6 +4,7 @@
 mod estimator;
 mod fit;
 mod gauss_newton;
+mod height;
 mod hessian;
 pub mod influence;
 mod rates;
@@ -12,6 +13,7 @@ mod run;
 pub use estimator::{Estimate, Estimator, Point};
 pub use fit::ParabolaFit;
 pub use gauss_newton::GaussNewton;
+pub use height::HeightFit;
 pub use hessian::{FullHessian, HessianVectorProduct};
 pub use rates::{StepLosses, next_ratios};
 pub use run::{Freeze, Probe, ProbeConfig, ProbeOutcome};

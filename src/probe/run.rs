@@ -5,6 +5,7 @@ use std::sync::Arc;
 use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
+use super::height::fit_on;
 use super::influence::{Measurement, judge_all, rounding_floor};
 use super::rates::next_ratios;
 use crate::data::TrainOrder;
@@ -91,7 +92,7 @@ impl Probe<'_> {
                 if is_measured {
                     measured = Some(self.measure(trainer, directions, step, frozen)?);
                 } else if is_settling {
-                    self.settle(trainer, directions, step)?;
+                    self.settle(trainer, directions)?;
                 }
                 Ok(())
             })?;
@@ -186,28 +187,9 @@ impl Probe<'_> {
 
     /// Fits the height of the rates alone, by three forward passes: while half of a fresh LoRA has no gradient, the groups'
     /// own numbers say nothing, but the whole step may be too large already.
-    fn settle(
-        &mut self,
-        trainer: &mut Trainer<'_>,
-        directions: &Arc<Directions>,
-        step: usize,
-    ) -> Result<()> {
+    fn settle(&mut self, trainer: &mut Trainer<'_>, directions: &Arc<Directions>) -> Result<()> {
         let batch = self.rows.batch(&self.measuring.next_rows())?;
-        let groups: Vec<&Group> = self.groups.iter().collect();
-        let rates = trainer.rates().to_vec();
-        let point = Point {
-            model: self.model,
-            batch: &batch,
-            groups: &groups,
-            directions,
-            rates: &rates,
-            step,
-        };
-        let factor = point.along_the_step(point.loss()?)?.factor();
-        for (number, rate) in rates.iter().enumerate() {
-            trainer.set_rate(number, rate * factor);
-        }
-        Ok(())
+        fit_on(&batch, self.model, self.groups, trainer, directions)
     }
 }
 
