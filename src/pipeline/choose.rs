@@ -29,16 +29,13 @@ pub struct Chosen {
     pub kept: Vec<bool>,
 }
 
-impl Chosen {
-    /// The groups that are kept, and the others.
-    pub(super) fn split<'g>(&self, groups: &'g [Group]) -> (Vec<&'g Group>, Vec<&'g Group>) {
-        let is_kept = |number: usize| self.kept.get(number).copied().unwrap_or(false);
-        let (kept, dropped): (Vec<_>, Vec<_>) =
-            (groups.iter().enumerate()).partition(|(number, _)| is_kept(*number));
-        let groups =
-            |side: Vec<(usize, &'g Group)>| side.into_iter().map(|(_, group)| group).collect();
-        (groups(kept), groups(dropped))
-    }
+/// The groups that are kept, and the others.
+pub(super) fn split<'g>(groups: &'g [Group], kept: &[bool]) -> (Vec<&'g Group>, Vec<&'g Group>) {
+    let is_kept = |number: usize| kept.get(number).copied().unwrap_or(false);
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        (groups.iter().enumerate()).partition(|(number, _)| is_kept(*number));
+    let groups = |side: Vec<(usize, &'g Group)>| side.into_iter().map(|(_, group)| group).collect();
+    (groups(kept), groups(dropped))
 }
 
 /// Whether the choice looks at how groups act together.
@@ -94,15 +91,8 @@ pub fn run(
     recorder: &Recorder<'_>,
 ) -> Result<Chosen> {
     let recipe = prepared.recipe;
-    let candidates: Vec<usize> = (0..prepared.groups.len())
-        .filter(|number| {
-            prepared
-                .groups
-                .get(*number)
-                .is_some_and(|group| !group.is_reference())
-        })
-        .collect();
-    let input = input(prepared, measured, &candidates)?;
+    let candidates = candidates(prepared);
+    let input = selection_input(prepared, measured)?;
     let method = match recipe.select.method {
         recipe::Method::Budget => Method::Budget {
             budget: budget(recipe)?,
@@ -152,11 +142,21 @@ pub fn run(
     })
 }
 
-fn input(
-    prepared: &Prepared<'_>,
-    measured: &Measured,
-    candidates: &[usize],
-) -> Result<SelectionInput> {
+/// Numbers of the groups that a rule may keep, and of the head.
+pub fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
+    let numbered = prepared.groups.iter().enumerate();
+    numbered
+        .filter(|(_, group)| !group.is_reference())
+        .map(|(number, _)| number)
+        .collect()
+}
+
+/// What the rules choose from, over the [`candidates`] in their order.
+///
+/// # Errors
+/// When the measurements do not fit the groups.
+pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<SelectionInput> {
+    let candidates = candidates(prepared);
     let scores = &measured.scores;
     let score_of = |number: usize| scores.get(number);
     let list = candidates
@@ -184,7 +184,7 @@ fn input(
     for measurement in &measured.outcome.measurements {
         let coupled = measurement.coupled().map_err(|_| SelectError::NoCoupling)?;
         if let Some(coupled) = coupled {
-            terms.push(among(&coupled.slope, &coupled.curvature, candidates));
+            terms.push(among(&coupled.slope, &coupled.curvature, &candidates));
         }
     }
     Ok(SelectionInput {

@@ -2,75 +2,116 @@
 
 use autopeft_adapters::State;
 
-use super::choose::{Chosen, drop_groups};
+use super::choose::{drop_groups, split};
 use super::measure::{Measured, held_out};
 use super::prepare::Prepared;
+use super::race::Raced;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::probe::HeightFit;
 use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
 use crate::train::Trainer;
 
-/// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon.
+/// Where the training goes on.
+pub enum Start<'a> {
+    /// From the probe.
+    Probe(Trainer<'a>),
+    /// From the race that the set has won.
+    Race(Raced<'a>),
+}
+
+/// `kept` says of every group whether it stays. Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon.
 pub fn run<'a>(
     prepared: &'a Prepared<'_>,
     measured: &mut Measured,
-    chosen: &Chosen,
-    mut trainer: Trainer<'a>,
+    kept: &[bool],
+    start: Start<'a>,
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let is_kept = |number: usize| chosen.kept.get(number).copied().unwrap_or(false);
-    let (kept, dropped) = chosen.split(&prepared.groups);
+    let (survivors, dropped) = split(&prepared.groups, kept);
     dropped.iter().for_each(|group| group.reset());
-    drop_groups(&dropped, &kept);
+    drop_groups(&dropped, &survivors);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
-    if prepared.recipe.select.after == After::Rewind {
-        for group in kept {
-            group.reset();
-            // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
-            // a rule without a budget.
-            group.set_state(State::Trainable);
+    let (mut trainer, mut heights) = match start {
+        Start::Race(raced) => {
+            raced.values.restore()?;
+            (raced.trainer, raced.heights)
         }
-        trainer = prepared.rewound_trainer()?;
-        for (number, rate) in measured.rates.iter().enumerate() {
-            trainer.set_rate(number, *rate);
-        }
-    }
-    trainer.retain(is_kept)?;
-    if prepared.recipe.probe.learning_rates == LearningRates::HiDlr {
-        raise_rates(prepared, chosen, &mut trainer);
-        measured.rates = trainer.rates().to_vec();
-    }
-    recorder
-        .progress
-        .start("train", Some(prepared.horizon.after));
-    for step in 1..=prepared.horizon.after {
+        Start::Probe(trainer) => begin(prepared, measured, kept, &trainer)?,
+    };
+    let horizon = prepared.horizon;
+    let whole = match prepared.recipe.select.after {
+        After::Rewind => horizon.after,
+        After::Continue => horizon.probe + horizon.after,
+    };
+    let steps = whole.saturating_sub(trainer.step());
+    recorder.progress.start("train", Some(steps));
+    for step in 1..=steps {
         if interrupt.is_raised() {
             measured.stop();
             break;
         }
-        let report = trainer.advance(|_, _| Ok(()))?;
+        let report = trainer.advance(|trainer, directions| heights.fit(trainer, directions))?;
         recorder.step("train", step, &report, prepared.recipe.train.learning_rate)?;
         measured.steps += 1;
     }
     recorder.progress.finish();
+    measured.rates = trainer.rates().to_vec();
     if !measured.interrupted() {
         held_out(prepared, measured, Stage::Trimmed, recorder)?;
     }
     Ok(())
 }
 
+/// The training of a set from the probe's end: everything else is dropped, and the survivors go on from their values, or from
+/// their first ones with the head as it was warmed up.
+pub(super) fn begin<'a>(
+    prepared: &'a Prepared<'_>,
+    measured: &Measured,
+    kept: &[bool],
+    probed: &Trainer<'a>,
+) -> Result<(Trainer<'a>, HeightFit<'a>)> {
+    let (survivors, dropped) = split(&prepared.groups, kept);
+    for group in &dropped {
+        group.reset();
+    }
+    drop_groups(&dropped, &survivors);
+    let mut trainer = match prepared.recipe.select.after {
+        After::Continue => probed.clone(),
+        After::Rewind => {
+            for group in survivors {
+                group.reset();
+                // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
+                // a rule without a budget.
+                group.set_state(State::Trainable);
+            }
+            measured.start.restore()?;
+            let mut trainer = prepared.rewound_trainer()?;
+            for (number, rate) in measured.rates.iter().enumerate() {
+                trainer.set_rate(number, *rate);
+            }
+            trainer
+        }
+    };
+    trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
+    if prepared.recipe.probe.learning_rates == LearningRates::HiDlr {
+        raise_rates(prepared, kept, &mut trainer);
+    }
+    Ok((trainer, prepared.height_fit()?))
+}
+
 /// The height of the measured rates was that of the whole superset, whose groups step together. What is kept steps at the
 /// recipe's rate, by the same measured ratios.
-fn raise_rates(prepared: &Prepared<'_>, chosen: &Chosen, trainer: &mut Trainer<'_>) {
+fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>) {
     let starts = prepared.rates(&prepared.groups);
     let moved: Vec<f64> = trainer
         .rates()
         .iter()
         .zip(&starts)
-        .zip(&chosen.kept)
+        .zip(kept)
         .filter_map(|((rate, start), kept)| kept.then_some((rate / start).ln()))
         .filter(|moved| moved.is_finite())
         .collect();

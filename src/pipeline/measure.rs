@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::freeze::EarlyFreezing;
 use super::prepare::Prepared;
+use super::race::Placing;
 use super::recorder::Recorder;
 use crate::error::Result;
-use crate::groups::Group;
+use crate::groups::{Group, Snapshot};
 use crate::interrupt::Interrupt;
 use crate::metrics::Evaluation;
 use crate::probe::influence::{self, GroupScore, Measurement, ScoreOptions};
@@ -23,7 +24,7 @@ use crate::report::{HeldOut, Stage};
 use crate::train::{Trainer, evaluate};
 
 /// What the probe found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Measured {
     /// The measurements and what else the probe saw.
     pub outcome: ProbeOutcome,
@@ -37,6 +38,10 @@ pub struct Measured {
     pub seconds: f64,
     /// Training steps so far, the warm-up included.
     pub steps: usize,
+    /// The head after its warm-up: where every set of a race starts.
+    pub start: Snapshot,
+    /// How the sets of a race did, the winner first; empty without one.
+    pub race: Vec<Placing>,
     stopped: bool,
 }
 
@@ -149,6 +154,7 @@ fn warm_up(
     let (heads, others): (Vec<Group>, Vec<Group>) =
         prepared.groups.iter().cloned().partition(Group::is_head);
     if heads.is_empty() || prepared.horizon.head_warmup == 0 {
+        measured.start = Snapshot::of(&heads);
         set_trainable(&others, prepared);
         return Ok(());
     }
@@ -170,6 +176,7 @@ fn warm_up(
         measured.steps += 1;
     }
     recorder.progress.finish();
+    measured.start = Snapshot::of(&heads);
     set_trainable(&others, prepared);
     Ok(())
 }

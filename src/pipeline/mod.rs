@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod measure;
 mod prepare;
+mod race;
 mod recorder;
 mod rows;
 mod summary;
@@ -19,14 +20,17 @@ mod write;
 use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
-pub use choose::Chosen;
+pub use choose::{Chosen, candidates, run as choose, selection_input};
+pub use finish::{Start, run as finish};
 pub use generate::GenerateOptions;
 pub use inspect::{
     AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
     inspect_adapter, inspect_model, is_adapter,
 };
-pub use measure::Measured;
+pub use measure::{Measured, run as measure};
 pub use prepare::Prepared;
+pub use race::{Placing, Raced, run as race};
+pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};
 pub use write::Written;
 
@@ -36,7 +40,6 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::report::SelectionReport;
-use recorder::Recorder;
 
 /// What a run of [`select`] made.
 #[derive(Debug)]
@@ -69,12 +72,27 @@ pub fn select(
     if measured.interrupted() {
         return interrupted(&prepared, &measured, folder, &recorder);
     }
-    let chosen = choose::run(&prepared, &mut measured, &recorder)?;
+    let mut chosen = choose::run(&prepared, &mut measured, &recorder)?;
+    let raced = race::run(
+        &prepared,
+        &mut measured,
+        &mut chosen,
+        &trainer,
+        &recorder,
+        interrupt,
+    )?;
+    if measured.interrupted() {
+        return interrupted(&prepared, &measured, folder, &recorder);
+    }
+    let start = match raced {
+        Some(raced) => Start::Race(raced),
+        None => Start::Probe(trainer),
+    };
     finish::run(
         &prepared,
         &mut measured,
-        &chosen,
-        trainer,
+        &chosen.kept,
+        start,
         &recorder,
         interrupt,
     )?;

@@ -14,14 +14,16 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::groups::{Group, Grouping, partition};
 use crate::models::Pooling;
+use crate::probe::HeightFit;
 use crate::progress::{EventKind, Progress};
-use crate::recipe::{self, Horizon, Method, NonLinearity, Recipe, Target, Targets};
+use crate::recipe::{self, Horizon, LearningRates, Method, NonLinearity, Recipe, Target, Targets};
 use crate::select::SelectError;
 use crate::task::Objective;
 use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
 
-/// Different streams of one seed: the rows of training, of measuring, and of the head's warm-up.
+/// Different streams of one seed: the rows of training, of measuring, of fitting rates, and of the head's warm-up.
 const MEASURING: u64 = 0x6d65_6173;
+const FITTING: u64 = 0x6669_7473;
 const WARM_UP: u64 = 0x6865_6164;
 
 /// Everything that the stages work with.
@@ -162,6 +164,28 @@ impl<'r> Prepared<'r> {
     pub fn measuring_order(&self) -> Result<TrainOrder> {
         let examples = (self.recipe.probe.examples).min(self.data.train.rows.len());
         self.order(&self.measuring_rows(), examples, MEASURING)
+    }
+
+    /// The order of the batches by which the height of the learning rates is fitted.
+    fn fitting_order(&self) -> Result<TrainOrder> {
+        let examples = (self.recipe.train.batch_size).min(self.data.train.rows.len());
+        self.order(&self.measuring_rows(), examples, FITTING)
+    }
+
+    /// Fits the height of the learning rates after the selection, where the recipe's rates are measured.
+    pub fn height_fit(&self) -> Result<HeightFit<'_>> {
+        let is_measured = self.recipe.probe.learning_rates == LearningRates::HiDlr;
+        Ok(HeightFit {
+            model: &*self.model,
+            rows: self.measuring_rows(),
+            groups: &self.groups,
+            order: self.fitting_order()?,
+            every: if is_measured {
+                self.recipe.select.refit
+            } else {
+                0
+            },
+        })
     }
 
     /// A trainer of all groups, over the whole horizon.

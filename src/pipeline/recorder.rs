@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use serde_json::json;
@@ -21,7 +21,7 @@ const METRICS_FILE: &str = "metrics.jsonl";
 pub struct Recorder<'a> {
     /// The listener.
     pub progress: &'a dyn Progress,
-    file: Mutex<BufWriter<File>>,
+    file: Option<Mutex<BufWriter<File>>>,
 }
 
 impl<'a> Recorder<'a> {
@@ -32,8 +32,16 @@ impl<'a> Recorder<'a> {
             .map_err(Error::io("creating", folder.target().join(METRICS_FILE)))?;
         Ok(Self {
             progress,
-            file: Mutex::new(BufWriter::new(file)),
+            file: Some(Mutex::new(BufWriter::new(file))),
         })
+    }
+
+    /// Without a file: the listener alone is told.
+    pub fn listener(progress: &'a dyn Progress) -> Self {
+        Self {
+            progress,
+            file: None,
+        }
     }
 
     /// Tells of something.
@@ -43,10 +51,17 @@ impl<'a> Recorder<'a> {
         self.write(&event)
     }
 
-    fn write(&self, event: &Event) -> Result<()> {
-        let mut file = match self.file.lock() {
+    fn file(&self) -> Option<MutexGuard<'_, BufWriter<File>>> {
+        let file = self.file.as_ref()?;
+        Some(match file.lock() {
             Ok(guard) => guard,
             Err(poisoned) => poisoned.into_inner(),
+        })
+    }
+
+    fn write(&self, event: &Event) -> Result<()> {
+        let Some(mut file) = self.file() else {
+            return Ok(());
         };
         writeln!(file, "{}", event.line(None)).map_err(Error::io("writing", METRICS_FILE))
     }
@@ -83,9 +98,8 @@ impl<'a> Recorder<'a> {
 
     /// Writes out what is buffered.
     pub fn flush(&self) -> Result<()> {
-        let mut file = match self.file.lock() {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
+        let Some(mut file) = self.file() else {
+            return Ok(());
         };
         file.flush()
             .and_then(|()| file.get_ref().sync_all())

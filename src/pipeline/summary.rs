@@ -66,6 +66,7 @@ impl Prepared<'_> {
             kept_parameters: chosen.map_or(0, |chosen| chosen.selection.parameters),
             head_parameters: size_of(&Group::is_head),
             sets: chosen.map(sets).unwrap_or_default(),
+            race: measured.race.clone(),
             held_out: measured.held_out.clone(),
             groups,
         })

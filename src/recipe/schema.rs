@@ -365,6 +365,10 @@ pub struct Select {
     pub top: usize,
     /// Share of the influence of `threshold`.
     pub threshold: f64,
+    /// Training steps of a round of the race; 0 is no race.
+    pub race: usize,
+    /// Steps from one fit of the learning rates' height to the next; 0 fits nothing after the selection.
+    pub refit: usize,
     /// How training goes on.
     pub after: After,
     /// Training steps after the selection; see [`Recipe::horizon`].
@@ -380,6 +384,8 @@ impl Default for Select {
             psi: 10.0,
             top: 10,
             threshold: 0.95,
+            race: 24,
+            refit: 12,
             after: After::default(),
             steps: None,
         }

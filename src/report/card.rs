@@ -61,6 +61,7 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
         "\n{} rows to train, {} held out{labels}.\n",
         report.data.train, report.data.validation
     );
+    text.push_str(&race(report));
     text.push_str(&kept_groups(report));
     text.push_str(&loading(manifest, written));
     text
@@ -75,6 +76,26 @@ fn front_matter(manifest: &Manifest) -> String {
         "---\nlibrary_name: peft\n{base}tags:\n- autopeft\n- {}\n---\n\n",
         manifest.task
     )
+}
+
+fn race(report: &SelectionReport) -> String {
+    if report.race.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "## Race\n\nSets within the budget, trained against each other from the same start.\n\n\
+         | set | parameters | steps | loss |\n|---|---|---|---|\n",
+    );
+    for placing in &report.race {
+        let loss = (placing.loss).map_or("diverged".to_string(), |loss| format!("{loss:.4}"));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {loss} |",
+            placing.set, placing.parameters, placing.steps
+        );
+    }
+    text.push('\n');
+    text
 }
 
 fn kept_groups(report: &SelectionReport) -> String {

@@ -117,6 +117,10 @@ pub enum Reason {
     BelowTop,
     /// Dropped: the share is reached without it.
     BelowThreshold,
+    /// Kept: in the set that has won the race.
+    InWinner,
+    /// Dropped: not in the set that has won the race.
+    OutsideWinner,
     /// Dropped: no accepted measurement showed a decrease.
     NoSignal,
     /// Dropped: stopped training during the probe.
@@ -137,6 +141,8 @@ impl fmt::Display for Reason {
             Self::BelowReference => "below the base weights",
             Self::BelowTop => "not among the top",
             Self::BelowThreshold => "beyond the share",
+            Self::InWinner => "in the winning set",
+            Self::OutsideWinner => "not in the winning set",
             Self::NoSignal => "no signal",
             Self::FrozenEarly => "frozen early",
         })
@@ -261,6 +267,20 @@ impl Selection {
                 reason,
             });
         }
+        selection
+    }
+
+    /// The same with the set that has won a race in place of the rule's own.
+    pub fn after_race(&self, input: &SelectionInput, kept: &[usize], winner: &str) -> Self {
+        let reasons = (Reason::InWinner, Reason::OutsideWinner);
+        let mut selection = Self::new(self.method, input, kept, reasons);
+        selection.budget = self.budget;
+        selection.sets.clone_from(&self.sets);
+        for set in &mut selection.sets {
+            set.used = false;
+        }
+        selection.notes.clone_from(&self.notes);
+        selection.notes.push(format!("`{winner}` has won the race"));
         selection
     }
 

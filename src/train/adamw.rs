@@ -43,7 +43,7 @@ impl Default for AdamWConfig {
 type Moments = (Tensor, Tensor);
 
 /// The optimizer, with its moments.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AdamW {
     config: AdamWConfig,
     parameters: Vec<Arc<Parameter>>,

@@ -62,7 +62,9 @@ pub struct StepReport {
     pub seconds: f64,
 }
 
-/// Trains a model's groups, step by step.
+/// Trains a model's groups, step by step. A clone goes on from the same step with the same moments; the parameters' values
+/// are not part of it.
+#[derive(Clone)]
 pub struct Trainer<'a> {
     model: &'a dyn Objective,
     rows: Rows<'a>,

@@ -70,7 +70,7 @@ impl Bench {
             "data": {"train": self.path("train.jsonl"), "validation": self.path("validation.jsonl")},
             "train": {"steps": 10, "batch_size": 4, "learning_rate": 5e-3},
             "probe": {"steps": 6, "every": 2, "burn_in": 0.3, "head_warmup": 2, "examples": 8, "resamples": 50},
-            "select": {"budget": 300},
+            "select": {"budget": 300, "race": 0, "refit": 0},
         })
         .to_string()
     }

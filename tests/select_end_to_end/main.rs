@@ -11,6 +11,7 @@ mod bench;
 mod choices;
 mod language;
 mod program;
+mod race;
 mod results;
 mod stops;
 mod tasks;

@@ -1,0 +1,321 @@
+//! Trains sets of groups against each other for a while, and goes on with the one that is ahead.
+//!
+//! A probe predicts from slope and curvature what a set will be worth, along the few directions that the superset's training
+//! takes. What people attach without measuring may train better all the same. So the sets that the rules chose and the usual
+//! uniform ones, all within the budget, start from the probe's values, with what is not in the set dropped, each with the height of its own learning rates fitted.
+//! All see the same batches in the same order, so that their training losses, each of rows not seen before, compare them
+//! without an evaluation. After every round the best third, by the mean loss of its second half, trains on for as long again
+//! (successive halving: Jamieson and Talwalkar 2016, <https://arxiv.org/abs/1502.07943>); the set that the recipe's rule chose is
+//! always among them, and wins unless another one is clearly ahead. The winner goes on from where it is, so that only the steps of
+//! the others were spent on choosing.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::choose::{self, Chosen, selection_input};
+use super::finish::begin;
+use super::measure::Measured;
+use super::prepare::Prepared;
+use super::recorder::Recorder;
+use crate::error::{Error, Result};
+use crate::groups::{Family, Group, Snapshot, uniform};
+use crate::interrupt::Interrupt;
+use crate::probe::HeightFit;
+use crate::progress::EventKind;
+use crate::select::{ReportedSet, Solver};
+use crate::train::{StepReport, Trainer};
+
+/// Of so many, one goes into the next round.
+const OF: usize = 3;
+
+/// Uniform sets that take part.
+const UNIFORM: [&[Family]; 4] = [
+    &[Family::Norm],
+    &[Family::LoraQv],
+    &[Family::Lora],
+    &[Family::Norm, Family::LoraQv],
+];
+
+/// How far one set came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placing {
+    /// The rule or the families that it comes from.
+    pub set: String,
+    /// Parameters, the head apart.
+    pub parameters: usize,
+    /// Steps that it trained in the race.
+    pub steps: usize,
+    /// Mean training loss of the second half of its last round; `None` where its training diverged.
+    pub loss: Option<f64>,
+}
+
+/// A set in the race.
+struct Runner<'a> {
+    name: String,
+    kept: Vec<bool>,
+    trainer: Trainer<'a>,
+    begun: usize,
+    heights: HeightFit<'a>,
+    values: Snapshot,
+    is_rule: bool,
+    /// Training losses of the second half of the last round; none where the training diverged.
+    losses: Vec<f64>,
+}
+
+/// The winner, where the race left it.
+pub struct Raced<'a> {
+    /// Its training so far.
+    pub(super) trainer: Trainer<'a>,
+    /// Its fit of the rates' height.
+    pub(super) heights: HeightFit<'a>,
+    /// Its values.
+    pub(super) values: Snapshot,
+}
+
+/// The race of the recipe, if it has one; leaves the parameters as they were. `None` also where there is a single set.
+///
+/// # Errors
+/// When a model cannot be trained for another reason than too large a step.
+pub fn run<'a>(
+    prepared: &'a Prepared<'_>,
+    measured: &mut Measured,
+    chosen: &mut Chosen,
+    trainer: &Trainer<'a>,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<Option<Raced<'a>>> {
+    let Some(capacity) = chosen.selection.budget else {
+        return Ok(None);
+    };
+    let sets = sets(prepared, chosen, capacity);
+    let rounds = std::iter::successors(Some(sets.len()), |left| Some(left.div_ceil(OF)));
+    let rounds: Vec<usize> = rounds.take_while(|left| *left > 1).collect();
+    // The winner of a short training has to have something left of it.
+    let most = prepared.horizon.after / (2 * rounds.len().max(1));
+    let round = prepared.recipe.select.race.min(most);
+    if rounds.is_empty() || round == 0 {
+        return Ok(None);
+    }
+    let superset = Snapshot::of(&prepared.groups);
+    let mut runners = (sets.into_iter())
+        .map(|(name, kept)| {
+            superset.restore()?;
+            let (trainer, heights) = begin(prepared, measured, &kept, trainer)?;
+            Ok(Runner {
+                is_rule: kept == chosen.kept,
+                begun: trainer.step(),
+                values: Snapshot::of(&prepared.groups),
+                losses: Vec::new(),
+                name,
+                kept,
+                trainer,
+                heights,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (mut placings, mut steps) = (Vec::new(), 0);
+    let rate = prepared.recipe.train.learning_rate;
+    let total = rounds.iter().sum::<usize>() * round;
+    recorder.progress.start("race", Some(total));
+    while runners.len() > 1 {
+        for runner in &mut runners {
+            runner.losses.clear();
+            for step in 0..round {
+                if interrupt.is_raised() {
+                    measured.stop();
+                    superset.restore()?;
+                    return Ok(None);
+                }
+                let Some(report) = runner.step()? else {
+                    runner.losses.clear();
+                    break;
+                };
+                steps += 1;
+                recorder.step("race", steps, &report, rate)?;
+                if step >= round / 2 {
+                    runner.losses.push(report.loss);
+                }
+                measured.steps += 1;
+            }
+        }
+        let next = runners.len().div_ceil(OF);
+        rank(&mut runners, next);
+        for runner in runners.drain(next..) {
+            placings.push(runner.placing(prepared));
+        }
+    }
+    recorder.progress.finish();
+    superset.restore()?;
+    let Some(winner) = runners.pop().filter(|winner| winner.loss().is_finite()) else {
+        recorder
+            .progress
+            .warn("every set of the race diverged at this learning rate: the rule's set goes on from the probe");
+        return Ok(None);
+    };
+    placings.sort_by(|a, b| {
+        let loss = |placing: &Placing| placing.loss.unwrap_or(f64::INFINITY);
+        (b.steps.cmp(&a.steps)).then(loss(a).total_cmp(&loss(b)))
+    });
+    placings.insert(0, winner.placing(prepared));
+    recorder.event(
+        EventKind::Race,
+        &json!({"won": winner.name, "sets": placings}),
+    )?;
+    tell(&placings, recorder);
+    measured.race = placings;
+    take(prepared, measured, chosen, &winner)?;
+    Ok(Some(Raced {
+        trainer: winner.trainer,
+        heights: winner.heights,
+        values: winner.values,
+    }))
+}
+
+/// The best first, of which `next` go on. The rule's set is always among them, and the last one left unless the best is ahead.
+fn rank(runners: &mut [Runner<'_>], next: usize) {
+    runners.sort_by(|a, b| a.loss().total_cmp(&b.loss()));
+    let Some(rule) = runners.iter().position(|runner| runner.is_rule) else {
+        return;
+    };
+    let (Some(best), Some(own)) = (runners.first(), runners.get(rule)) else {
+        return;
+    };
+    let is_beaten = is_ahead(&best.losses, &own.losses);
+    if rule >= next && (next > 1 || !is_beaten) {
+        runners.swap(next - 1, rule);
+    }
+}
+
+/// Whether the losses `a` are below `b` on the mean and in three quarters of the batches: a single wild batch decides nothing.
+fn is_ahead(a: &[f64], b: &[f64]) -> bool {
+    if a.is_empty() || b.is_empty() {
+        return b.is_empty();
+    }
+    let lead: f64 = a.iter().zip(b).map(|(a, b)| b - a).sum();
+    let won = a.iter().zip(b).filter(|(a, b)| a < b).count();
+    lead > 0.0 && 4 * won >= 3 * a.len()
+}
+
+/// The sets of the rules, the one in use first, and the uniform ones; each set once. The greedy knapsack's is nearly the exact
+/// one's.
+fn sets(prepared: &Prepared<'_>, chosen: &Chosen, capacity: usize) -> Vec<(String, Vec<bool>)> {
+    let groups = &prepared.groups;
+    let is_racing = |set: &&ReportedSet| set.used || set.solver != Solver::Greedy;
+    let mut measured: Vec<_> = chosen.selection.sets.iter().filter(is_racing).collect();
+    measured.sort_by_key(|set| !set.used);
+    let by_rules = measured.into_iter().map(|set| {
+        let name = match set.solver {
+            Solver::Exact => "exact",
+            Solver::Greedy => "greedy",
+            Solver::Coupled => "coupled",
+        };
+        let is_kept = |group: &Group| group.is_head() || set.groups.contains(&group.name);
+        (name.to_owned(), groups.iter().map(is_kept).collect())
+    });
+    let by_habit = UNIFORM.iter().map(|families| {
+        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        (names.join("+"), uniform(families, groups, capacity))
+    });
+    let mut sets: Vec<(String, Vec<bool>)> = Vec::new();
+    for (name, kept) in by_rules.chain(by_habit) {
+        let is_empty = (groups.iter().zip(&kept)).all(|(group, kept)| !kept || group.is_head());
+        if !is_empty && sets.iter().all(|(_, other)| *other != kept) {
+            sets.push((name, kept));
+        }
+    }
+    sets
+}
+
+impl Runner<'_> {
+    /// One step; `None` when the training has diverged.
+    fn step(&mut self) -> Result<Option<StepReport>> {
+        self.values.restore()?;
+        let heights = &mut self.heights;
+        let step = (self.trainer).advance(|trainer, directions| heights.fit(trainer, directions));
+        match step {
+            Ok(report) => {
+                self.values = Snapshot::of(self.heights.groups);
+                Ok(Some(report))
+            }
+            Err(Error::Diverged { .. } | Error::GradientNotFinite) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Mean of the last round's second half.
+    fn loss(&self) -> f64 {
+        match self.losses.len() {
+            0 => f64::INFINITY,
+            count => self.losses.iter().sum::<f64>() / count as f64,
+        }
+    }
+
+    fn placing(&self, prepared: &Prepared<'_>) -> Placing {
+        let sizes = (prepared.groups.iter().zip(&self.kept))
+            .filter(|(group, kept)| **kept && !group.is_head())
+            .map(|(group, _)| group.size);
+        Placing {
+            set: self.name.clone(),
+            parameters: sizes.sum(),
+            steps: self.trainer.step() - self.begun,
+            loss: Some(self.loss()).filter(|loss| loss.is_finite()),
+        }
+    }
+}
+
+fn tell(placings: &[Placing], recorder: &Recorder<'_>) {
+    let words: Vec<String> = (placings.iter())
+        .map(|placing| match placing.loss {
+            Some(loss) => format!("{} {loss:.4} after {} steps", placing.set, placing.steps),
+            None => format!("{} diverged", placing.set),
+        })
+        .collect();
+    recorder
+        .progress
+        .note(&format!("race: {}", words.join(", ")));
+}
+
+/// Makes the winner the choice.
+fn take(
+    prepared: &Prepared<'_>,
+    measured: &Measured,
+    chosen: &mut Chosen,
+    winner: &Runner<'_>,
+) -> Result<()> {
+    if chosen.kept == winner.kept {
+        return Ok(());
+    }
+    let input = selection_input(prepared, measured)?;
+    let is_kept = |number: usize| winner.kept.get(number).copied().unwrap_or(false);
+    let positions: Vec<usize> = (choose::candidates(prepared).into_iter().enumerate())
+        .filter(|(_, number)| is_kept(*number))
+        .map(|(position, _)| position)
+        .collect();
+    chosen.selection = chosen
+        .selection
+        .after_race(&input, &positions, &winner.name);
+    chosen.kept.clone_from(&winner.kept);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_ahead_when_it_leads_in_most_batches_and_on_the_mean() {
+        let rule = [1.0, 0.9, 1.1, 0.95];
+        let lead = |by: [f64; 4]| -> Vec<f64> { rule.iter().zip(by).map(|(r, b)| r - b).collect() };
+        assert!(is_ahead(&lead([0.1, 0.12, 0.08, -0.1]), &rule));
+        // One wild batch makes the mean.
+        assert!(!is_ahead(&lead([5.0, -0.2, 0.1, -0.1]), &rule));
+        assert!(!is_ahead(&lead([0.1, 0.1, 0.1, -0.9]), &rule));
+        assert!(!is_ahead(&rule, &rule));
+    }
+
+    #[test]
+    fn a_training_that_diverged_is_behind_every_other() {
+        assert!(is_ahead(&[9.0], &[]));
+        assert!(!is_ahead(&[], &[9.0]));
+    }
+}
