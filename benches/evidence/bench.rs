@@ -1,0 +1,126 @@
+//! A model with the superset attached, and rows to evaluate on that no arm sees before its end.
+
+use anyhow::Result;
+use autopeft::data::Encoded;
+use autopeft::groups::Group;
+use autopeft::interrupt::Interrupt;
+use autopeft::metrics::Evaluation;
+use autopeft::pipeline::{self, Placing, Prepared, Recorder, Start};
+use autopeft::progress::Silent;
+use autopeft::recipe::Recipe;
+use autopeft::select::Budget;
+use autopeft::train::evaluate;
+use autopeft_adapters::State;
+
+use crate::cost;
+
+/// Rows that the pipeline's own evaluations look at; no arm chooses by them.
+const PIPELINE_ROWS: usize = 32;
+
+pub struct Bench<'r> {
+    pub prepared: Prepared<'r>,
+    test: Encoded,
+}
+
+/// What a selection came to.
+pub struct Selected {
+    pub kept: Vec<bool>,
+    pub evaluation: Evaluation,
+    pub race: Vec<Placing>,
+    /// What it took beyond the steps of its training, in training steps.
+    pub cost: usize,
+}
+
+impl<'r> Bench<'r> {
+    /// Attaches the recipe's superset; the validation rows become the test rows, at most `rows` of them.
+    pub fn new(recipe: &'r Recipe, rows: Option<usize>) -> Result<Self> {
+        let mut prepared = Prepared::new(recipe, &Recorder::listener(&Silent))?;
+        let mut test = prepared.data.validation.clone();
+        if let Some(rows) = rows.filter(|rows| *rows < test.rows.len()) {
+            let every = test.rows.len() as f64 / rows as f64;
+            let at = |row: usize| test.rows.get((row as f64 * every) as usize).cloned();
+            test.rows = (0..rows).filter_map(at).collect();
+        }
+        prepared.data.validation.rows.truncate(PIPELINE_ROWS);
+        Ok(Self { prepared, test })
+    }
+
+    /// Parameters within a budget.
+    pub fn capacity(&self, budget: &str) -> Result<usize> {
+        let budget = budget.parse::<Budget>()?;
+        Ok(budget.resolve(self.prepared.base.num_parameters())?)
+    }
+
+    /// From the probe to the trimmed model, as the program does it.
+    pub fn select(&self) -> Result<Selected> {
+        let prepared = &self.prepared;
+        prepared.groups.iter().for_each(Group::reset);
+        let (recorder, interrupt) = (Recorder::listener(&Silent), Interrupt::default());
+        let mut trainer = prepared.trainer()?;
+        let mut measured = pipeline::measure(prepared, &mut trainer, &recorder, &interrupt)?;
+        let mut chosen = pipeline::choose(prepared, &mut measured, &recorder)?;
+        let raced = pipeline::race(
+            prepared,
+            &mut measured,
+            &mut chosen,
+            &trainer,
+            &recorder,
+            &interrupt,
+        )?;
+        let start = match raced {
+            Some(raced) => Start::Race(raced),
+            None => Start::Probe(trainer),
+        };
+        pipeline::finish(
+            prepared,
+            &mut measured,
+            &chosen.kept,
+            start,
+            &recorder,
+            &interrupt,
+        )?;
+        Ok(Selected {
+            cost: cost::of(prepared, &measured),
+            race: measured.race,
+            kept: chosen.kept,
+            evaluation: self.evaluate()?,
+        })
+    }
+
+    /// Trains what is kept from its first values over the whole horizon.
+    pub fn train(&self, kept: &[bool]) -> Result<Evaluation> {
+        let prepared = &self.prepared;
+        for (group, kept) in prepared.groups.iter().zip(kept) {
+            group.reset();
+            group.set_state(if *kept {
+                State::Trainable
+            } else {
+                State::Dropped
+            });
+        }
+        let mut trainer = prepared.trainer()?;
+        trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
+        for _ in 0..prepared.horizon.probe + prepared.horizon.after {
+            trainer.advance(|_, _| Ok(()))?;
+        }
+        self.evaluate()
+    }
+
+    /// The present model on the test rows.
+    pub fn evaluate(&self) -> Result<Evaluation> {
+        let prepared = &self.prepared;
+        Ok(evaluate(
+            &*prepared.model,
+            &self.test,
+            prepared.padding(),
+            prepared.eval_batch_size(),
+            &prepared.device,
+        )?)
+    }
+}
+
+/// CPU time of the process so far, all threads.
+pub fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}

@@ -1,0 +1,299 @@
+//! Finished arms as lines of a CSV file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use autopeft::metrics::Evaluation;
+use autopeft::pipeline::Placing;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::bench::Bench;
+use crate::probed::Probed;
+use crate::setting::{ProbeSetting, Task};
+
+/// The file of finished arms.
+const RUNS: &str = "runs.csv";
+/// The file of measured groups.
+const GROUPS: &str = "groups.csv";
+
+/// What makes an arm.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Key {
+    pub task: String,
+    pub arm: String,
+    pub budget: String,
+    pub seed: u64,
+    pub rate: f64,
+}
+
+impl Key {
+    fn text(&self) -> String {
+        format!("{}{:e}", self.text_without_rate(), self.rate)
+    }
+
+    fn text_without_rate(&self) -> String {
+        format!("{} {} {} {} ", self.task, self.arm, self.budget, self.seed)
+    }
+}
+
+/// A finished arm.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Row {
+    pub task: String,
+    pub arm: String,
+    pub budget: String,
+    pub seed: u64,
+    pub rate: f64,
+    /// Trained numbers, the head apart.
+    pub parameters: usize,
+    /// Training steps, measurements counted as such.
+    pub steps: usize,
+    pub metric: String,
+    pub value: f64,
+    pub loss: f64,
+    pub examples: usize,
+    /// CPU time, the evaluation included.
+    pub seconds: f64,
+    /// Parameters by kind.
+    pub kinds: String,
+    /// Names of the kept groups.
+    pub groups: String,
+}
+
+impl Row {
+    fn key(&self) -> Key {
+        Key {
+            task: self.task.clone(),
+            arm: self.arm.clone(),
+            budget: self.budget.clone(),
+            seed: self.seed,
+            rate: self.rate,
+        }
+    }
+
+    pub fn new(
+        key: Key,
+        bench: &Bench<'_>,
+        kept: &[bool],
+        evaluation: &Evaluation,
+        steps: usize,
+        seconds: f64,
+    ) -> Self {
+        let groups: Vec<_> = (bench.prepared.groups.iter().zip(kept))
+            .filter(|(group, kept)| **kept && !group.is_head())
+            .map(|(group, _)| group)
+            .collect();
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for group in &groups {
+            *kinds.entry(group.kind.name()).or_default() += group.size;
+        }
+        let kinds: Vec<String> = (kinds.iter())
+            .map(|(kind, size)| format!("{kind}:{size}"))
+            .collect();
+        let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+        let (metric, value) = evaluation
+            .named()
+            .first()
+            .copied()
+            .unwrap_or(("loss", evaluation.loss));
+        Self {
+            parameters: groups.iter().map(|group| group.size).sum(),
+            steps,
+            metric: metric.to_owned(),
+            value,
+            loss: evaluation.loss,
+            examples: evaluation.examples,
+            seconds,
+            kinds: kinds.join(" "),
+            groups: names.join(" "),
+            task: key.task,
+            arm: key.arm,
+            budget: key.budget,
+            seed: key.seed,
+            rate: key.rate,
+        }
+    }
+}
+
+/// The numbers that a probe gave to a group.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GroupRow {
+    pub task: String,
+    pub probe: String,
+    pub seed: u64,
+    pub rate: f64,
+    pub group: String,
+    parameters: usize,
+    value: f64,
+    pub influence: f64,
+    slope: f64,
+    curvature: f64,
+    learning_rate: f64,
+}
+
+impl GroupRow {
+    /// Whether both come from one probe.
+    pub fn same_run(&self, other: &Self) -> bool {
+        (self.task == other.task && self.probe == other.probe)
+            && (self.seed == other.seed && self.rate == other.rate)
+    }
+}
+
+/// How far a set came in the race of an arm.
+#[derive(Debug, Serialize)]
+struct RaceRow<'a> {
+    task: &'a str,
+    arm: &'a str,
+    budget: &'a str,
+    seed: u64,
+    rate: f64,
+    set: &'a str,
+    parameters: usize,
+    steps: usize,
+    loss: Option<f64>,
+}
+
+/// The files of a comparison.
+pub struct Ledger {
+    /// Steps of the finished arms.
+    done: HashMap<String, usize>,
+    races: csv::Writer<File>,
+    runs: csv::Writer<File>,
+    groups: csv::Writer<File>,
+}
+
+impl Ledger {
+    /// Opens a folder, and reads what is there.
+    pub fn open(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(RUNS);
+        let rows = rows(folder)?;
+        let done = (rows.into_iter())
+            .map(|row| (row.key().text(), row.steps))
+            .collect();
+        Ok(Self {
+            done,
+            races: appended(&folder.join("races.csv"))?,
+            runs: appended(&path)?,
+            groups: appended(&folder.join(GROUPS))?,
+        })
+    }
+
+    pub fn has(&self, key: &Key) -> bool {
+        self.done.contains_key(&key.text())
+    }
+
+    /// Steps of a finished arm, measurements counted as such; of one of its learning rates.
+    pub fn steps(&self, key: &Key) -> Option<usize> {
+        let text = key.text_without_rate();
+        let mut arms = self.done.iter();
+        arms.find_map(|(arm, steps)| arm.starts_with(&text).then_some(*steps))
+    }
+
+    /// How the sets of a selection's race did.
+    pub fn race(&mut self, key: &Key, race: &[Placing]) -> Result<()> {
+        for placing in race {
+            self.races.serialize(RaceRow {
+                task: &key.task,
+                arm: &key.arm,
+                budget: &key.budget,
+                seed: key.seed,
+                rate: key.rate,
+                set: &placing.set,
+                parameters: placing.parameters,
+                steps: placing.steps,
+                loss: placing.loss,
+            })?;
+        }
+        Ok(self.races.flush()?)
+    }
+
+    pub fn add(&mut self, row: Row) -> Result<()> {
+        println!(
+            "{:12} {:24} {:>6} seed {} rate {:.0e}: {} {:.4} loss {:.4}, {} parameters ({}), {} steps, {:.1} s",
+            row.task,
+            row.arm,
+            row.budget,
+            row.seed,
+            row.rate,
+            row.metric,
+            row.value,
+            row.loss,
+            row.parameters,
+            row.kinds,
+            row.steps,
+            row.seconds
+        );
+        self.runs.serialize(&row)?;
+        self.done.insert(row.key().text(), row.steps);
+        Ok(self.runs.flush()?)
+    }
+
+    pub fn probe(
+        &mut self,
+        task: &Task,
+        probe: &ProbeSetting,
+        seed: u64,
+        rate: f64,
+        probed: &Probed<'_>,
+    ) -> Result<()> {
+        let rates = &probed.measured.rates;
+        for ((group, score), learning_rate) in probed
+            .groups()
+            .iter()
+            .zip(&probed.measured.scores)
+            .zip(rates)
+        {
+            self.groups.serialize(GroupRow {
+                task: task.name.clone(),
+                probe: probe.name.clone(),
+                seed,
+                rate,
+                group: group.name.clone(),
+                parameters: group.size,
+                value: score.value,
+                influence: score.influence,
+                slope: score.slope_mean,
+                curvature: score.curvature_mean,
+                learning_rate: *learning_rate,
+            })?;
+        }
+        Ok(self.groups.flush()?)
+    }
+}
+
+/// All finished arms of a folder.
+pub fn rows(folder: &Path) -> Result<Vec<Row>> {
+    read(&folder.join(RUNS))
+}
+
+/// All groups that were measured by probes of a folder.
+pub fn group_rows(folder: &Path) -> Result<Vec<GroupRow>> {
+    read(&folder.join(GROUPS))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let rows = csv::Reader::from_path(path)?
+        .into_deserialize()
+        .collect::<Result<_, _>>();
+    rows.with_context(|| format!("in {}", path.display()))
+}
+
+fn appended(path: &Path) -> Result<csv::Writer<File>> {
+    let is_new = std::fs::metadata(path).map_or(true, |file| file.len() == 0);
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(csv::WriterBuilder::new()
+        .has_headers(is_new)
+        .from_writer(file))
+}

@@ -1,0 +1,308 @@
+//! Does a measured selection beat what people do instead, at equal parameters and equal compute?
+//!
+//!     cargo run --release --example evidence -- benches/evidence/settings/encoders.yaml --models DIR --data DIR --out DIR
+//!
+//! Every arm trains the same model on the same rows for the same compute, and is evaluated on rows that nobody chose by.
+//! A finished arm is a line of `runs.csv`; a run that is started again goes on behind the last one. What probes measured is
+//! in `groups.csv`. `benches/evidence/tables.py` makes the tables and plots of `docs/evidence.md` of both.
+#![allow(
+    clippy::print_stdout,
+    reason = "a program that reports its progress on the terminal"
+)]
+#![allow(
+    clippy::result_large_err,
+    reason = "an error here ends the program, its size does not matter"
+)]
+
+mod bench;
+mod choice;
+mod claims;
+mod cost;
+mod ledger;
+mod probed;
+mod setting;
+mod tables;
+mod uniform;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use autopeft::groups::uniform;
+use autopeft::recipe::{Override, Recipe};
+use clap::Parser;
+
+use bench::{Bench, cpu_seconds};
+use ledger::{Key, Ledger, Row};
+use probed::Probed;
+use setting::{ProbeSetting, SelectionSetting, Setting, Task};
+use tables::Comparison;
+use uniform::Mix;
+
+/// Compares selections with what people do instead.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What to compare: a YAML file.
+    setting: PathBuf,
+    /// Folder of the models that the setting names.
+    #[arg(long, default_value = ".")]
+    models: PathBuf,
+    /// Folder of the data sets that the setting names.
+    #[arg(long, default_value = ".")]
+    data: PathBuf,
+    /// Folder of the results; finished arms in it are not run again.
+    #[arg(long)]
+    out: PathBuf,
+    /// Only these tasks of the setting.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these seeds of the setting.
+    #[arg(long, value_delimiter = ',')]
+    seeds: Vec<u64>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let setting = Setting::read(&arguments.setting)?;
+    let mut ledger = Ledger::open(&arguments.out)?;
+    for task in &setting.tasks {
+        if !arguments.only.is_empty() && !arguments.only.contains(&task.name) {
+            continue;
+        }
+        for &seed in &setting.seeds {
+            if !arguments.seeds.is_empty() && !arguments.seeds.contains(&seed) {
+                continue;
+            }
+            for &rate in task.rates.as_ref().unwrap_or(&setting.rates) {
+                let at = Place {
+                    arguments: &arguments,
+                    setting: &setting,
+                    task,
+                    seed,
+                    rate,
+                };
+                at.run(&mut ledger)
+                    .with_context(|| format!("task {}, seed {seed}, rate {rate}", task.name))?;
+            }
+        }
+    }
+    let reference = setting.equal_to.as_deref();
+    let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
+    if let Some(reference) = reference {
+        let rows = ledger::rows(&arguments.out)?;
+        let comparison = Comparison {
+            reference,
+            rows: &rows,
+        };
+        let tables = comparison.markdown();
+        println!("{tables}");
+        std::fs::write(arguments.out.join("tables.md"), tables)?;
+        comparison.plot(&arguments.out)?;
+        claims::check(&setting.claims, &comparison, &arguments.out)?;
+    }
+    Ok(())
+}
+
+/// A task with a seed and a learning rate.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    arguments: &'a Arguments,
+    setting: &'a Setting,
+    task: &'a Task,
+    seed: u64,
+    rate: f64,
+}
+
+impl Place<'_> {
+    fn run(self, ledger: &mut Ledger) -> Result<()> {
+        for selection in &self.setting.selections {
+            let rates = selection.rates.as_ref();
+            if rates.is_none_or(|rates| rates.contains(&self.rate)) {
+                self.selection(selection, ledger)?;
+            }
+        }
+        for probe in &self.setting.probes {
+            if self.setting.of_probe(probe, self.rate, self.seed) {
+                self.probe(probe, ledger)?;
+            }
+        }
+        for mix in &self.setting.uniform {
+            self.uniform(mix, ledger)?;
+        }
+        for draw in 0..self.setting.random {
+            self.random(draw, ledger)?;
+        }
+        Ok(())
+    }
+
+    /// The task's recipe with these changes.
+    fn recipe(self, changes: &[String]) -> Result<Recipe> {
+        let Arguments { models, data, .. } = self.arguments;
+        let path = |folder: &Path, name: &str| match name.starts_with("embedded:") {
+            true => name.to_owned(),
+            false => folder.join(name).display().to_string(),
+        };
+        let mut all = vec![
+            format!("model={}", path(models, &self.task.model)),
+            format!("data.train={}", path(data, &self.task.train)),
+            format!("seed={}", self.seed),
+            format!("train.learning_rate={}", self.rate),
+            format!("train.steps={}", self.steps()),
+        ];
+        if let Some(test) = &self.task.test {
+            all.push(format!("data.validation={}", path(data, test)));
+        }
+        all.extend_from_slice(&self.setting.set);
+        all.extend_from_slice(&self.task.set);
+        all.extend_from_slice(changes);
+        let changes = all
+            .iter()
+            .map(|change| change.parse::<Override>())
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Recipe::load(&self.task.recipe, &changes)?)
+    }
+
+    fn steps(self) -> usize {
+        self.task.steps.unwrap_or(self.setting.steps)
+    }
+
+    fn key(self, arm: &str, budget: &str) -> Key {
+        Key {
+            task: self.task.name.clone(),
+            arm: arm.to_owned(),
+            budget: budget.to_owned(),
+            seed: self.seed,
+            rate: self.rate,
+        }
+    }
+
+    /// The program's own line from the data to the trimmed adapter.
+    fn selection(self, selection: &SelectionSetting, ledger: &mut Ledger) -> Result<()> {
+        for budget in &self.setting.budgets {
+            let key = self.key(&selection.name, budget);
+            if ledger.has(&key) {
+                continue;
+            }
+            let mut changes = vec![format!("select.budget={budget}")];
+            changes.extend_from_slice(&selection.set);
+            let recipe = self.recipe(&changes)?;
+            let bench = Bench::new(&recipe, self.task.test_rows)?;
+            let begin = cpu_seconds();
+            let selected = bench.select()?;
+            let seconds = cpu_seconds() - begin;
+            ledger.race(&key, &selected.race)?;
+            ledger.add(Row::new(
+                key,
+                &bench,
+                &selected.kept,
+                &selected.evaluation,
+                self.steps() + selected.cost,
+                seconds,
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// All choices by one probe, each within each budget; the probe runs once.
+    fn probe(self, probe: &ProbeSetting, ledger: &mut Ledger) -> Result<()> {
+        let budgets = probe.budgets.as_ref().unwrap_or(&self.setting.budgets);
+        let mut open = Vec::new();
+        for choice in &probe.choices {
+            for budget in budgets {
+                let key = self.key(&format!("{}/{choice}", probe.name), budget);
+                if !ledger.has(&key) {
+                    open.push((*choice, key));
+                }
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let recipe = self.recipe(&probe.set)?;
+        let bench = Bench::new(&recipe, self.task.test_rows)?;
+        let begin = cpu_seconds();
+        let probed = Probed::run(&bench)?;
+        let probing = cpu_seconds() - begin;
+        ledger.probe(self.task, probe, self.seed, self.rate, &probed)?;
+        for (choice, key) in open {
+            let begin = cpu_seconds();
+            let capacity = bench.capacity(&key.budget)?;
+            let kept = probed.choose(choice, capacity)?;
+            let evaluation = probed.finish(&kept)?;
+            let seconds = probing + cpu_seconds() - begin;
+            let steps = self.steps();
+            ledger.add(Row::new(
+                key,
+                &bench,
+                &kept,
+                &evaluation,
+                steps + probed.cost,
+                seconds,
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Uniform adapters within each budget.
+    fn uniform(self, mix: &Mix, ledger: &mut Ledger) -> Result<()> {
+        for budget in self.setting.budgets_of(mix) {
+            let key = self.key(&mix.name(), budget);
+            if ledger.has(&key) {
+                continue;
+            }
+            let mut recipe = self.without_probe(budget, &[], ledger)?;
+            let changes = {
+                let bench = Bench::new(&recipe, Some(1))?;
+                mix.changes(&bench.prepared.groups, bench.capacity(budget)?)
+            };
+            if !changes.is_empty() {
+                recipe = self.without_probe(budget, &changes, ledger)?;
+            }
+            let bench = Bench::new(&recipe, self.task.test_rows)?;
+            let capacity = match mix.is_whole() {
+                true => usize::MAX,
+                false => bench.capacity(budget)?,
+            };
+            let kept = uniform(&mix.0, &bench.prepared.groups, capacity);
+            self.train(&bench, key, &kept, ledger)?;
+        }
+        Ok(())
+    }
+
+    /// Groups of the superset by lot.
+    fn random(self, draw: usize, ledger: &mut Ledger) -> Result<()> {
+        for budget in &self.setting.budgets {
+            let key = self.key(&format!("random-{draw}"), budget);
+            if ledger.has(&key) {
+                continue;
+            }
+            let recipe = self.without_probe(budget, &[], ledger)?;
+            let bench = Bench::new(&recipe, self.task.test_rows)?;
+            let seed = self.seed * 1000 + draw as u64;
+            let kept = choice::by_lot(&bench.prepared.groups, bench.capacity(budget)?, seed);
+            self.train(&bench, key, &kept, ledger)?;
+        }
+        Ok(())
+    }
+
+    /// A recipe that trains from beginning to end, for as long as a selection takes with its measurements.
+    fn without_probe(self, budget: &str, changes: &[String], ledger: &Ledger) -> Result<Recipe> {
+        let steps = match &self.setting.equal_to {
+            None => self.steps(),
+            Some(arm) => ledger.steps(&self.key(arm, budget)).with_context(|| {
+                format!("`equal_to` names `{arm}`, which is none of the setting's selections")
+            })?,
+        };
+        let mut all = vec![format!("train.steps={steps}")];
+        all.extend_from_slice(changes);
+        self.recipe(&all)
+    }
+
+    fn train(self, bench: &Bench<'_>, key: Key, kept: &[bool], ledger: &mut Ledger) -> Result<()> {
+        let begin = cpu_seconds();
+        let evaluation = bench.train(kept)?;
+        let seconds = cpu_seconds() - begin;
+        let horizon = bench.prepared.horizon;
+        let steps = horizon.probe + horizon.after;
+        ledger.add(Row::new(key, bench, kept, &evaluation, steps, seconds))
+    }
+}

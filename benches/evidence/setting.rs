@@ -1,0 +1,132 @@
+//! What is compared, as a YAML file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::choice::Choice;
+use crate::claims::Claim;
+use crate::uniform::Mix;
+
+/// All of a comparison.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// Optimizer steps of a run with a probe, the probe's included.
+    pub steps: usize,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+    /// Learning rates.
+    pub rates: Vec<f64>,
+    /// Budgets, the head apart.
+    pub budgets: Vec<String>,
+    /// Changes of the recipe for all arms, such as `train.batch_size=8`.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Models with data.
+    pub tasks: Vec<Task>,
+    /// Whole selections, as `autopeft select` makes them.
+    #[serde(default)]
+    pub selections: Vec<SelectionSetting>,
+    /// The selection whose whole compute the arms without a measurement get.
+    pub equal_to: Option<String>,
+    /// Arms without a measurement.
+    #[serde(default)]
+    pub uniform: Vec<Mix>,
+    /// Draws of random groups.
+    #[serde(default)]
+    pub random: usize,
+    /// What has to hold in the end.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+    /// Arms with a probe.
+    #[serde(default)]
+    pub probes: Vec<ProbeSetting>,
+}
+
+/// A model with data.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Name in the tables.
+    pub name: String,
+    /// Its recipe.
+    #[serde(default = "text_classification")]
+    pub recipe: String,
+    /// Folder within `--models`, or an embedded model.
+    pub model: String,
+    /// File within `--data`, or embedded rows.
+    pub train: String,
+    /// File within `--data` of the rows to be evaluated on.
+    pub test: Option<String>,
+    /// At most so many of them.
+    pub test_rows: Option<usize>,
+    /// Changes of the recipe.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Steps, where they differ from the setting's.
+    pub steps: Option<usize>,
+    /// Rates, where they differ from the setting's.
+    pub rates: Option<Vec<f64>>,
+}
+
+fn text_classification() -> String {
+    "text-classification".to_owned()
+}
+
+/// A selection.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectionSetting {
+    /// Name in the tables.
+    pub name: String,
+    /// Changes of the recipe.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Rates, where they are not the setting's.
+    pub rates: Option<Vec<f64>>,
+}
+
+/// A probe and what is chosen by it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeSetting {
+    /// Name in the tables.
+    pub name: String,
+    /// Changes of the recipe.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// The rules that choose.
+    pub choices: Vec<Choice>,
+    /// Budgets, where they are not the setting's.
+    pub budgets: Option<Vec<String>>,
+    /// Rates, where they are not the setting's.
+    pub rates: Option<Vec<f64>>,
+    /// Seeds, where they are not the setting's.
+    pub seeds: Option<Vec<u64>>,
+}
+
+impl Setting {
+    /// Reads a setting.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the setting {}", path.display()))?;
+        serde_yaml::from_str(&text).with_context(|| format!("in the setting {}", path.display()))
+    }
+
+    /// Whether a probe runs with this rate and seed.
+    pub fn of_probe(&self, probe: &ProbeSetting, rate: f64, seed: u64) -> bool {
+        let has_rate = (probe.rates.as_ref()).is_none_or(|rates| rates.contains(&rate));
+        let has_seed = (probe.seeds.as_ref()).is_none_or(|seeds| seeds.contains(&seed));
+        has_rate && has_seed
+    }
+
+    /// Budgets of an arm: what has no budget of its own is run once.
+    pub fn budgets_of(&self, mix: &Mix) -> &[String] {
+        match mix.is_whole() {
+            true => self.budgets.get(..1).unwrap_or_default(),
+            false => &self.budgets,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From finished arms to tables and plots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use plotters::prelude::*;
+
+use crate::ledger::Row;
+
+/// The arm that the others are compared with.
+pub struct Comparison<'a> {
+    pub reference: &'a str,
+    pub rows: &'a [Row],
+}
+
+/// Values of an arm on one task within one budget, by seed, at the rate with the lowest mean loss.
+#[derive(Debug, Clone, Default)]
+struct Cell {
+    rate: f64,
+    parameters: usize,
+    steps: usize,
+    /// Metric and loss by seed.
+    by_seed: BTreeMap<u64, (f64, f64)>,
+}
+
+impl Cell {
+    /// Mean over the seeds.
+    fn loss(&self) -> f64 {
+        Spread::of(
+            &self
+                .by_seed
+                .values()
+                .map(|value| value.1)
+                .collect::<Vec<_>>(),
+        )
+        .mean
+    }
+}
+
+/// Mean and standard deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    mean: f64,
+    deviation: f64,
+    count: usize,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let count = values.len();
+        let mean = values.iter().sum::<f64>() / count.max(1) as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let deviation = (squares / count.saturating_sub(1).max(1) as f64).sqrt();
+        Self {
+            mean,
+            deviation,
+            count,
+        }
+    }
+
+    fn standard_error(self) -> f64 {
+        self.deviation / (self.count.max(1) as f64).sqrt()
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => write!(f, "{:.4}", self.mean),
+            _ => write!(f, "{:.4} ± {:.4}", self.mean, self.deviation),
+        }
+    }
+}
+
+/// Draws of one arm are one arm.
+fn family(arm: &str) -> &str {
+    if arm.starts_with("random-") {
+        "random"
+    } else {
+        arm
+    }
+}
+
+impl Comparison<'_> {
+    fn names(&self, of: impl Fn(&Row) -> &str) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for row in self.rows {
+            if !names.iter().any(|name| name == of(row)) {
+                names.push(of(row).to_owned());
+            }
+        }
+        names
+    }
+
+    /// The arms of a task within a budget; arms of any budget stand in all of them.
+    fn cells(&self, task: &str, budget: &str) -> BTreeMap<String, Cell> {
+        let mut by_rate: BTreeMap<(String, String), Vec<&Row>> = BTreeMap::new();
+        for row in self.rows {
+            let is_whole = matches!(row.arm.as_str(), "superset" | "head");
+            if row.task == task && (row.budget == budget || is_whole) {
+                let key = (family(&row.arm).to_owned(), format!("{:e}", row.rate));
+                by_rate.entry(key).or_default().push(row);
+            }
+        }
+        let mut cells: BTreeMap<String, (f64, Cell)> = BTreeMap::new();
+        for ((arm, _), rows) in by_rate {
+            let Some(first) = rows.first() else { continue };
+            let mut cell = Cell {
+                rate: first.rate,
+                parameters: first.parameters,
+                steps: first.steps,
+                by_seed: BTreeMap::new(),
+            };
+            let seeds: BTreeSet<u64> = rows.iter().map(|row| row.seed).collect();
+            for seed in seeds {
+                let of_seed: Vec<&&Row> = rows.iter().filter(|row| row.seed == seed).collect();
+                let mean = |of: &dyn Fn(&Row) -> f64| {
+                    of_seed.iter().map(|row| of(row)).sum::<f64>() / of_seed.len() as f64
+                };
+                let values = (mean(&|row| row.value), mean(&|row| row.loss));
+                cell.by_seed.insert(seed, values);
+            }
+            let loss = cell.loss();
+            let is_better = cells.get(&arm).is_none_or(|(best, _)| loss < *best);
+            if is_better {
+                cells.insert(arm, (loss, cell));
+            }
+        }
+        cells
+            .into_iter()
+            .map(|(arm, (_, cell))| (arm, cell))
+            .collect()
+    }
+
+    /// Task and budget with the mean losses of the reference and of this arm.
+    pub fn losses(&self, arm: &str) -> Vec<(String, f64, f64)> {
+        let mut pairs = Vec::new();
+        for task in self.names(|row| &row.task) {
+            for budget in self.names(|row| &row.budget) {
+                let cells = self.cells(&task, &budget);
+                if let (Some(reference), Some(other)) = (cells.get(self.reference), cells.get(arm))
+                {
+                    pairs.push((format!("{task}, {budget}"), reference.loss(), other.loss()));
+                }
+            }
+        }
+        pairs
+    }
+
+    /// One table for each task and budget, in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        for task in self.names(|row| &row.task) {
+            let metric = (self.rows.iter())
+                .find(|row| row.task == task)
+                .map_or("metric", |row| &row.metric);
+            for budget in self.names(|row| &row.budget) {
+                let cells = self.cells(&task, &budget);
+                let Some(reference) = cells.get(self.reference) else {
+                    continue;
+                };
+                // Writing into a `String` cannot fail.
+                let _ = writeln!(
+                    text,
+                    "\n{task}, {budget}\n\n| arm | rate | parameters | steps | seeds | {metric} | loss | {metric} − {other} | loss − {other} |\n\
+                     |---|---|---|---|---|---|---|---|---|",
+                    other = self.reference,
+                );
+                let mut order: Vec<(&String, &Cell)> = cells.iter().collect();
+                order.sort_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
+                for (arm, cell) in order {
+                    let _ = writeln!(text, "{}", line(arm, cell, reference));
+                }
+            }
+        }
+        text
+    }
+
+    /// Loss against the budget, one plot for each task.
+    pub fn plot(&self, folder: &Path) -> Result<()> {
+        for task in self.names(|row| &row.task) {
+            let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+            for budget in self.names(|row| &row.budget) {
+                let share: f64 = budget.trim_end_matches('%').parse().unwrap_or(0.0);
+                for (arm, cell) in self.cells(&task, &budget) {
+                    lines.entry(arm).or_default().push((share, cell.loss()));
+                }
+            }
+            draw(&folder.join(format!("{task}.svg")), &task, lines)
+                .with_context(|| format!("cannot draw the plot of {task}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn line(arm: &str, cell: &Cell, reference: &Cell) -> String {
+    let values =
+        |of: fn(&(f64, f64)) -> f64| -> Vec<f64> { cell.by_seed.values().map(of).collect() };
+    let (metric, loss) = (Spread::of(&values(|v| v.0)), Spread::of(&values(|v| v.1)));
+    let difference = |of: fn(&(f64, f64)) -> f64| {
+        let pairs: Vec<f64> = (cell.by_seed.iter())
+            .filter_map(|(seed, value)| Some(of(value) - of(reference.by_seed.get(seed)?)))
+            .collect();
+        let spread = Spread::of(&pairs);
+        match spread.count {
+            0 => "–".to_owned(),
+            1 => format!("{:+.4}", spread.mean),
+            _ => format!("{:+.4} ± {:.4}", spread.mean, spread.standard_error()),
+        }
+    };
+    let (of_metric, of_loss) = (difference(|v| v.0), difference(|v| v.1));
+    format!(
+        "| {arm} | {:.0e} | {} | {} | {} | {metric} | {loss} | {of_metric} | {of_loss} |",
+        cell.rate,
+        cell.parameters,
+        cell.steps,
+        cell.by_seed.len(),
+    )
+}
+
+fn draw(path: &Path, task: &str, lines: BTreeMap<String, Vec<(f64, f64)>>) -> Result<()> {
+    let points = || lines.values().flatten();
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let low = points().map(of).fold(f64::INFINITY, f64::min);
+        let high = points().map(of).fold(f64::NEG_INFINITY, f64::max);
+        (low, high)
+    };
+    let ((left, right), (low, high)) = (range(|point| point.0), range(|point| point.1));
+    let margin = 0.05 * (high - low).max(1e-3);
+    let root = SVGBackend::new(path, (900, 540)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(format!("{task}: held-out loss"), ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(
+            (left * 0.8..right * 1.6).log_scale(),
+            low - margin..high + margin,
+        )?;
+    chart
+        .configure_mesh()
+        .x_desc("budget, % of the model")
+        .y_desc("loss")
+        .draw()?;
+    for (number, (arm, points)) in lines.into_iter().enumerate() {
+        let color = Palette99::pick(number).to_rgba();
+        chart
+            .draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3))?
+            .label(arm)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
+    Ok(root.present()?)
+}
