@@ -22,7 +22,8 @@ pub enum Start<'a> {
     Race(Raced<'a>),
 }
 
-/// `kept` says of every group whether it stays. Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon.
+/// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon; `kept` says of every
+/// group whether it stays.
 pub fn run<'a>(
     prepared: &'a Prepared<'_>,
     measured: &mut Measured,

@@ -2,8 +2,8 @@
 //!
 //! A probe predicts from slope and curvature what a set will be worth, along the few directions that the superset's training
 //! takes. What people attach without measuring may train better all the same. So the sets that the rules chose and the usual
-//! uniform ones, all within the budget, start from the probe's values, with what is not in the set dropped, each with the height of its own learning rates fitted.
-//! All see the same batches in the same order, so that their training losses, each of rows not seen before, compare them
+//! uniform ones, all within the budget, start from the probe's values with what is not in the set dropped, and each fits the
+//! height of its own learning rates. All see the same batches in the same order, so that their training losses, each of rows not seen before, compare them
 //! without an evaluation. After every round the best third, by the mean loss of its second half, trains on for as long again
 //! (successive halving: Jamieson and Talwalkar 2016, <https://arxiv.org/abs/1502.07943>); the set that the recipe's rule chose is
 //! always among them, and wins unless another one is clearly ahead. The winner goes on from where it is, so that only the steps of
@@ -87,7 +87,7 @@ pub fn run<'a>(
     let Some(capacity) = chosen.selection.budget else {
         return Ok(None);
     };
-    let sets = sets(prepared, chosen, capacity);
+    let sets = sets(prepared, measured, chosen, capacity);
     let rounds = std::iter::successors(Some(sets.len()), |left| Some(left.div_ceil(OF)));
     let rounds: Vec<usize> = rounds.take_while(|left| *left > 1).collect();
     // The winner of a short training has to have something left of it.
@@ -197,8 +197,13 @@ fn is_ahead(a: &[f64], b: &[f64]) -> bool {
 }
 
 /// The sets of the rules, the one in use first, and the uniform ones; each set once. The greedy knapsack's is nearly the exact
-/// one's.
-fn sets(prepared: &Prepared<'_>, chosen: &Chosen, capacity: usize) -> Vec<(String, Vec<bool>)> {
+/// one's. What stopped training within the probe has lost its moments, and takes no part.
+fn sets(
+    prepared: &Prepared<'_>,
+    probed: &Measured,
+    chosen: &Chosen,
+    capacity: usize,
+) -> Vec<(String, Vec<bool>)> {
     let groups = &prepared.groups;
     let is_racing = |set: &&ReportedSet| set.used || set.solver != Solver::Greedy;
     let mut measured: Vec<_> = chosen.selection.sets.iter().filter(is_racing).collect();
@@ -214,7 +219,13 @@ fn sets(prepared: &Prepared<'_>, chosen: &Chosen, capacity: usize) -> Vec<(Strin
     });
     let by_habit = UNIFORM.iter().map(|families| {
         let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
-        (names.join("+"), uniform(families, groups, capacity))
+        let mut kept = uniform(families, groups, capacity);
+        for number in &probed.outcome.frozen {
+            if let Some(entry) = kept.get_mut(*number) {
+                *entry = false;
+            }
+        }
+        (names.join("+"), kept)
     });
     let mut sets: Vec<(String, Vec<bool>)> = Vec::new();
     for (name, kept) in by_rules.chain(by_habit) {
