@@ -5,8 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 
-/// Names of query and value projections in the families of models.
-const QUERY_AND_VALUE: [&str; 6] = ["query", "value", "q_proj", "v_proj", "q_lin", "v_lin"];
+/// Ends of the names of query and value projections in the families of models; a fused projection (`query_key_value`,
+/// `qkv_proj`, `c_attn`) counts as both.
+const QUERY_AND_VALUE: [&str; 7] = [
+    "query",
+    "value",
+    "q_proj",
+    "v_proj",
+    "q_lin",
+    "v_lin",
+    "attn.c_attn",
+];
 
 /// A usual set of modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +151,30 @@ mod tests {
         assert_eq!(names(&[Family::LoraQv], 30), expected);
         assert_eq!(names(&[Family::Lora], 25).len(), 2);
         assert_eq!(names(&[Family::LoraUpper], 1000).len(), 4);
+    }
+
+    #[test]
+    fn query_and_value_are_found_by_every_family_s_names_and_fused_ones_count() {
+        let is_one = |role: &str| Family::LoraQv.has(&group(Kind::Lora, role, Some(0), None), 0);
+        for role in [
+            "attention.self.query",
+            "self_attn.v_proj",
+            "attention.q_lin",
+            "attention.query_key_value",
+            "self_attn.qkv_proj",
+            "attn.c_attn",
+        ] {
+            assert!(is_one(role), "{role}");
+        }
+        for role in [
+            "attention.self.key",
+            "self_attn.k_proj",
+            "self_attn.o_proj",
+            "attn.c_proj",
+            "mlp.up_proj",
+        ] {
+            assert!(!is_one(role), "{role}");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub fn run(
 }
 
 /// Numbers of the groups that a rule may keep, and of the head.
-pub fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
+pub(super) fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
     let numbered = prepared.groups.iter().enumerate();
     numbered
         .filter(|(_, group)| !group.is_reference())
@@ -151,7 +151,7 @@ pub fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
         .collect()
 }
 
-/// What the rules choose from, over the [`candidates`] in their order.
+/// What the rules choose from: every group but the reference groups, in their order.
 ///
 /// # Errors
 /// When the measurements do not fit the groups.

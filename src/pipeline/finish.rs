@@ -8,6 +8,7 @@ use super::prepare::Prepared;
 use super::race::Raced;
 use super::recorder::Recorder;
 use crate::error::Result;
+use crate::groups::Group;
 use crate::interrupt::Interrupt;
 use crate::probe::HeightFit;
 use crate::recipe::{After, LearningRates};
@@ -32,9 +33,7 @@ pub fn run<'a>(
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let (survivors, dropped) = split(&prepared.groups, kept);
-    dropped.iter().for_each(|group| group.reset());
-    drop_groups(&dropped, &survivors);
+    trim(&prepared.groups, kept);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
     let (mut trainer, mut heights) = match start {
         Start::Race(raced) => {
@@ -67,6 +66,14 @@ pub fn run<'a>(
     Ok(())
 }
 
+/// Puts everything else back to the identity and out of the computation, and gives what is kept.
+fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
+    let (survivors, dropped) = split(groups, kept);
+    dropped.iter().for_each(|group| group.reset());
+    drop_groups(&dropped, &survivors);
+    survivors
+}
+
 /// The training of a set from the probe's end: everything else is dropped, and the survivors go on from their values, or from
 /// their first ones with the head as it was warmed up.
 pub(super) fn begin<'a>(
@@ -75,11 +82,7 @@ pub(super) fn begin<'a>(
     kept: &[bool],
     probed: &Trainer<'a>,
 ) -> Result<(Trainer<'a>, HeightFit<'a>)> {
-    let (survivors, dropped) = split(&prepared.groups, kept);
-    for group in &dropped {
-        group.reset();
-    }
-    drop_groups(&dropped, &survivors);
+    let survivors = trim(&prepared.groups, kept);
     let mut trainer = match prepared.recipe.select.after {
         After::Continue => probed.clone(),
         After::Rewind => {

@@ -20,7 +20,7 @@ mod write;
 use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
-pub use choose::{Chosen, candidates, run as choose, selection_input};
+pub use choose::{Chosen, selection_input};
 pub use finish::{Start, run as finish};
 pub use generate::GenerateOptions;
 pub use inspect::{
@@ -29,7 +29,7 @@ pub use inspect::{
 };
 pub use measure::{Measured, run as measure};
 pub use prepare::Prepared;
-pub use race::{Placing, Raced, run as race};
+pub use race::{Placing, Raced};
 pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};
 pub use write::Written;
@@ -67,41 +67,55 @@ pub fn select(
     let folder = OutputFolder::prepare(out, recipe.export.force)?;
     let recorder = Recorder::new(progress, &folder)?;
     let prepared = Prepared::new(recipe, &recorder)?;
-    let mut trainer = prepared.trainer()?;
-    let mut measured = measure::run(&prepared, &mut trainer, &recorder, interrupt)?;
-    if measured.interrupted() {
+    let (measured, chosen) = train(&prepared, &recorder, interrupt)?;
+    let Some(chosen) = chosen.filter(|_| !measured.interrupted()) else {
         return interrupted(&prepared, &measured, folder, &recorder);
+    };
+    let report = prepared.report(&measured, Some(&chosen))?;
+    let written = write::run(&prepared, &report, folder, &recorder)?;
+    Ok(Outcome { report, written })
+}
+
+/// The line without its files: the probe, the choice, the race, and the training of what is kept, with which it leaves the
+/// model. No choice when a stop was asked for before there was one.
+///
+/// # Errors
+/// When the training diverges, nothing can be chosen, or a tensor operation fails.
+pub fn train(
+    prepared: &Prepared<'_>,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<(Measured, Option<Chosen>)> {
+    let mut trainer = prepared.trainer()?;
+    let mut measured = measure::run(prepared, &mut trainer, recorder, interrupt)?;
+    if measured.interrupted() {
+        return Ok((measured, None));
     }
-    let mut chosen = choose::run(&prepared, &mut measured, &recorder)?;
+    let mut chosen = choose::run(prepared, &mut measured, recorder)?;
     let raced = race::run(
-        &prepared,
+        prepared,
         &mut measured,
         &mut chosen,
         &trainer,
-        &recorder,
+        recorder,
         interrupt,
     )?;
     if measured.interrupted() {
-        return interrupted(&prepared, &measured, folder, &recorder);
+        return Ok((measured, None));
     }
     let start = match raced {
         Some(raced) => Start::Race(raced),
         None => Start::Probe(trainer),
     };
     finish::run(
-        &prepared,
+        prepared,
         &mut measured,
         &chosen.kept,
         start,
-        &recorder,
+        recorder,
         interrupt,
     )?;
-    if measured.interrupted() {
-        return interrupted(&prepared, &measured, folder, &recorder);
-    }
-    let report = prepared.report(&measured, Some(&chosen))?;
-    let written = write::run(&prepared, &report, folder, &recorder)?;
-    Ok(Outcome { report, written })
+    Ok((measured, Some(chosen)))
 }
 
 /// Keeps the measurements of a run that was stopped.

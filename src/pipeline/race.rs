@@ -120,6 +120,7 @@ pub fn run<'a>(
     while runners.len() > 1 {
         for runner in &mut runners {
             runner.losses.clear();
+            runner.values.restore()?;
             for step in 0..round {
                 if interrupt.is_raised() {
                     measured.stop();
@@ -137,6 +138,7 @@ pub fn run<'a>(
                 }
                 measured.steps += 1;
             }
+            runner.values = Snapshot::of(&prepared.groups);
         }
         let next = runners.len().div_ceil(OF);
         rank(&mut runners, next);
@@ -240,14 +242,10 @@ fn sets(
 impl Runner<'_> {
     /// One step; `None` when the training has diverged.
     fn step(&mut self) -> Result<Option<StepReport>> {
-        self.values.restore()?;
         let heights = &mut self.heights;
         let step = (self.trainer).advance(|trainer, directions| heights.fit(trainer, directions));
         match step {
-            Ok(report) => {
-                self.values = Snapshot::of(self.heights.groups);
-                Ok(Some(report))
-            }
+            Ok(report) => Ok(Some(report)),
             Err(Error::Diverged { .. } | Error::GradientNotFinite) => Ok(None),
             Err(error) => Err(error),
         }
