@@ -1,11 +1,11 @@
 //! A model with the superset attached, and rows to evaluate on that no arm sees before its end.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use autopeft::data::Encoded;
 use autopeft::groups::Group;
 use autopeft::interrupt::Interrupt;
 use autopeft::metrics::Evaluation;
-use autopeft::pipeline::{self, Placing, Prepared, Recorder, Start};
+use autopeft::pipeline::{self, Placing, Prepared, Recorder};
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
 use autopeft::select::Budget;
@@ -56,29 +56,8 @@ impl<'r> Bench<'r> {
         let prepared = &self.prepared;
         prepared.groups.iter().for_each(Group::reset);
         let (recorder, interrupt) = (Recorder::listener(&Silent), Interrupt::default());
-        let mut trainer = prepared.trainer()?;
-        let mut measured = pipeline::measure(prepared, &mut trainer, &recorder, &interrupt)?;
-        let mut chosen = pipeline::choose(prepared, &mut measured, &recorder)?;
-        let raced = pipeline::race(
-            prepared,
-            &mut measured,
-            &mut chosen,
-            &trainer,
-            &recorder,
-            &interrupt,
-        )?;
-        let start = match raced {
-            Some(raced) => Start::Race(raced),
-            None => Start::Probe(trainer),
-        };
-        pipeline::finish(
-            prepared,
-            &mut measured,
-            &chosen.kept,
-            start,
-            &recorder,
-            &interrupt,
-        )?;
+        let (measured, chosen) = pipeline::train(prepared, &recorder, &interrupt)?;
+        let chosen = chosen.context("nobody asks for a stop")?;
         Ok(Selected {
             cost: cost::of(prepared, &measured),
             race: measured.race,
@@ -87,8 +66,9 @@ impl<'r> Bench<'r> {
         })
     }
 
-    /// Trains what is kept from its first values over the whole horizon.
-    pub fn train(&self, kept: &[bool]) -> Result<Evaluation> {
+    /// Trains what is kept from its first values over the whole horizon; `fitted` fits the height of the rates on the way, as
+    /// it is done after a selection.
+    pub fn train(&self, kept: &[bool], fitted: bool) -> Result<Evaluation> {
         let prepared = &self.prepared;
         for (group, kept) in prepared.groups.iter().zip(kept) {
             group.reset();
@@ -100,8 +80,12 @@ impl<'r> Bench<'r> {
         }
         let mut trainer = prepared.trainer()?;
         trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
+        let mut heights = prepared.height_fit()?;
+        if !fitted {
+            heights.every = 0;
+        }
         for _ in 0..prepared.horizon.probe + prepared.horizon.after {
-            trainer.advance(|_, _| Ok(()))?;
+            trainer.advance(|trainer, directions| heights.fit(trainer, directions))?;
         }
         self.evaluate()
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use autopeft::groups::Group;
-use autopeft::select::knapsack::{self, Item, Limits};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -35,8 +34,6 @@ pub enum Choice {
     WayDiagonal,
     /// Groups by lot, with the probe's values.
     Random,
-    /// Everything.
-    All,
 }
 
 impl Choice {
@@ -53,7 +50,6 @@ impl Choice {
             Self::Way => "way",
             Self::WayDiagonal => "way-diagonal",
             Self::Random => "random",
-            Self::All => "all",
         }
     }
 }
@@ -77,29 +73,6 @@ pub fn by_lot(groups: &[Group], capacity: usize, seed: u64) -> Vec<bool> {
         if !*kept && group.size <= room {
             room -= group.size;
             *kept = true;
-        }
-    }
-    kept
-}
-
-/// The most valuable groups within the capacity, and the head; greedily by value per parameter, or exactly.
-pub fn by_value(groups: &[Group], values: &[f64], capacity: usize, greedy: bool) -> Vec<bool> {
-    let items: Vec<Item<'_>> = (groups.iter().zip(values))
-        .map(|(group, value)| Item {
-            name: &group.name,
-            parameters: group.size,
-            value: if group.is_head() { 0.0 } else { *value },
-        })
-        .collect();
-    let packing = if greedy {
-        knapsack::greedy(&items, capacity)
-    } else {
-        knapsack::exact(&items, capacity, &Limits::default())
-    };
-    let mut kept: Vec<bool> = groups.iter().map(Group::is_head).collect();
-    for number in packing.chosen {
-        if let Some(entry) = kept.get_mut(number) {
-            *entry = true;
         }
     }
     kept

@@ -31,18 +31,26 @@ pub fn of(prepared: &Prepared<'_>, measured: &Measured) -> usize {
 
     let winner = measured.race.first().map_or(0, |placing| placing.steps);
     let raced: usize = measured.race.iter().map(|placing| placing.steps).sum();
-    let fits = |steps: usize| match (adapts, recipe.select.refit) {
-        (true, every) if every > 0 => steps.div_ceil(every),
-        _ => 0,
-    };
-    let fitting: usize = measured
-        .race
-        .iter()
-        .map(|placing| fits(placing.steps))
+    let alone = measured.race.iter().map(|placing| placing.steps);
+    let fitting: usize = (alone.chain([prepared.horizon.after - winner]))
+        .map(|steps| fits(prepared, steps))
         .sum();
-    let fitting = fitting + fits(prepared.horizon.after - winner);
     passes += fitting * 3 * batch.min(rows);
 
     let warm_up = prepared.horizon.head_warmup.div_ceil(2);
     passes.div_ceil(2 * batch) + raced - winner + warm_up
+}
+
+/// What fitting the height of the rates takes over so many steps.
+pub fn of_fits(prepared: &Prepared<'_>, steps: usize) -> usize {
+    (fits(prepared, steps) * 3).div_ceil(2)
+}
+
+/// Fits within so many steps.
+fn fits(prepared: &Prepared<'_>, steps: usize) -> usize {
+    let recipe = prepared.recipe;
+    match (recipe.probe.learning_rates, recipe.select.refit) {
+        (LearningRates::HiDlr, every) if every > 0 => steps.div_ceil(every),
+        _ => 0,
+    }
 }

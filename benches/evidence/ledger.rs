@@ -1,6 +1,6 @@
 //! Finished arms as lines of a CSV file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
@@ -159,7 +159,7 @@ struct RaceRow<'a> {
 /// The files of a comparison.
 pub struct Ledger {
     /// Steps of the finished arms.
-    done: HashMap<String, usize>,
+    done: BTreeMap<String, usize>,
     races: csv::Writer<File>,
     runs: csv::Writer<File>,
     groups: csv::Writer<File>,
@@ -187,11 +187,13 @@ impl Ledger {
         self.done.contains_key(&key.text())
     }
 
-    /// Steps of a finished arm, measurements counted as such; of one of its learning rates.
+    /// Steps of a finished arm, measurements counted as such; where it was not run at this rate, of another one.
     pub fn steps(&self, key: &Key) -> Option<usize> {
         let text = key.text_without_rate();
-        let mut arms = self.done.iter();
-        arms.find_map(|(arm, steps)| arm.starts_with(&text).then_some(*steps))
+        let same = self.done.get(&key.text());
+        let mut others = self.done.iter().filter(|(arm, _)| arm.starts_with(&text));
+        same.or_else(|| others.next().map(|(_, steps)| steps))
+            .copied()
     }
 
     /// How the sets of a selection's race did.

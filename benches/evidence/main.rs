@@ -4,7 +4,7 @@
 //!
 //! Every arm trains the same model on the same rows for the same compute, and is evaluated on rows that nobody chose by.
 //! A finished arm is a line of `runs.csv`; a run that is started again goes on behind the last one. What probes measured is
-//! in `groups.csv`. `benches/evidence/tables.py` makes the tables and plots of `docs/evidence.md` of both.
+//! in `groups.csv`, and how the sets of each race did in `races.csv`. At the end come `tables.md` and a plot for each task.
 #![allow(
     clippy::print_stdout,
     reason = "a program that reports its progress on the terminal"
@@ -26,7 +26,7 @@ mod uniform;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use autopeft::groups::uniform;
 use autopeft::recipe::{Override, Recipe};
 use clap::Parser;
@@ -126,7 +126,10 @@ impl Place<'_> {
             }
         }
         for mix in &self.setting.uniform {
-            self.uniform(mix, ledger)?;
+            self.uniform(mix, false, ledger)?;
+        }
+        for mix in &self.setting.fitted {
+            self.uniform(mix, true, ledger)?;
         }
         for draw in 0..self.setting.random {
             self.random(draw, ledger)?;
@@ -137,19 +140,27 @@ impl Place<'_> {
     /// The task's recipe with these changes.
     fn recipe(self, changes: &[String]) -> Result<Recipe> {
         let Arguments { models, data, .. } = self.arguments;
-        let path = |folder: &Path, name: &str| match name.starts_with("embedded:") {
-            true => name.to_owned(),
-            false => folder.join(name).display().to_string(),
+        let path = |folder: &Path, name: &str, flag: &str| -> Result<String> {
+            if name.starts_with("embedded:") {
+                return Ok(name.to_owned());
+            }
+            let path = folder.join(name);
+            ensure!(
+                path.exists(),
+                "no {}: give the folder that `{name}` is in with `{flag}`; docs/evidence.md says where it comes from",
+                path.display()
+            );
+            Ok(path.display().to_string())
         };
         let mut all = vec![
-            format!("model={}", path(models, &self.task.model)),
-            format!("data.train={}", path(data, &self.task.train)),
+            format!("model={}", path(models, &self.task.model, "--models")?),
+            format!("data.train={}", path(data, &self.task.train, "--data")?),
             format!("seed={}", self.seed),
             format!("train.learning_rate={}", self.rate),
             format!("train.steps={}", self.steps()),
         ];
         if let Some(test) = &self.task.test {
-            all.push(format!("data.validation={}", path(data, test)));
+            all.push(format!("data.validation={}", path(data, test, "--data")?));
         }
         all.extend_from_slice(&self.setting.set);
         all.extend_from_slice(&self.task.set);
@@ -243,29 +254,40 @@ impl Place<'_> {
     }
 
     /// Uniform adapters within each budget.
-    fn uniform(self, mix: &Mix, ledger: &mut Ledger) -> Result<()> {
+    fn uniform(self, mix: &Mix, fitted: bool, ledger: &mut Ledger) -> Result<()> {
         for budget in self.setting.budgets_of(mix) {
-            let key = self.key(&mix.name(), budget);
+            let arm = mix.name() + if fitted { "/fitted" } else { "" };
+            let key = self.key(&arm, budget);
             if ledger.has(&key) {
                 continue;
             }
-            let mut recipe = self.without_probe(budget, &[], ledger)?;
-            let changes = {
-                let bench = Bench::new(&recipe, Some(1))?;
-                mix.changes(&bench.prepared.groups, bench.capacity(budget)?)
-            };
-            if !changes.is_empty() {
-                recipe = self.without_probe(budget, &changes, ledger)?;
-            }
+            let recipe = self.without_probe(budget, &[], ledger)?;
             let bench = Bench::new(&recipe, self.task.test_rows)?;
-            let capacity = match mix.is_whole() {
-                true => usize::MAX,
-                false => bench.capacity(budget)?,
-            };
-            let kept = uniform(&mix.0, &bench.prepared.groups, capacity);
-            self.train(&bench, key, &kept, ledger)?;
+            let capacity = bench.capacity(budget)?;
+            let changes = mix.changes(&bench.prepared.groups, capacity);
+            if changes.is_empty() {
+                self.train(&bench, key, mix, capacity, fitted, ledger)?;
+            } else {
+                let recipe = self.without_probe(budget, &changes, ledger)?;
+                let bench = Bench::new(&recipe, self.task.test_rows)?;
+                self.train(&bench, key, mix, capacity, fitted, ledger)?;
+            }
         }
         Ok(())
+    }
+
+    fn train(
+        self,
+        bench: &Bench<'_>,
+        key: Key,
+        mix: &Mix,
+        capacity: usize,
+        fitted: bool,
+        ledger: &mut Ledger,
+    ) -> Result<()> {
+        let capacity = if mix.is_whole() { usize::MAX } else { capacity };
+        let kept = uniform(&mix.0, &bench.prepared.groups, capacity);
+        self.run_alone(bench, key, &kept, fitted, ledger)
     }
 
     /// Groups of the superset by lot.
@@ -279,7 +301,7 @@ impl Place<'_> {
             let bench = Bench::new(&recipe, self.task.test_rows)?;
             let seed = self.seed * 1000 + draw as u64;
             let kept = choice::by_lot(&bench.prepared.groups, bench.capacity(budget)?, seed);
-            self.train(&bench, key, &kept, ledger)?;
+            self.run_alone(&bench, key, &kept, false, ledger)?;
         }
         Ok(())
     }
@@ -297,12 +319,22 @@ impl Place<'_> {
         self.recipe(&all)
     }
 
-    fn train(self, bench: &Bench<'_>, key: Key, kept: &[bool], ledger: &mut Ledger) -> Result<()> {
+    fn run_alone(
+        self,
+        bench: &Bench<'_>,
+        key: Key,
+        kept: &[bool],
+        fitted: bool,
+        ledger: &mut Ledger,
+    ) -> Result<()> {
         let begin = cpu_seconds();
-        let evaluation = bench.train(kept)?;
+        let evaluation = bench.train(kept, fitted)?;
         let seconds = cpu_seconds() - begin;
         let horizon = bench.prepared.horizon;
-        let steps = horizon.probe + horizon.after;
+        let mut steps = horizon.probe + horizon.after;
+        if fitted {
+            steps += cost::of_fits(&bench.prepared, steps);
+        }
         ledger.add(Row::new(key, bench, kept, &evaluation, steps, seconds))
     }
 }

@@ -10,14 +10,13 @@ use autopeft::pipeline::{self, Measured, Recorder, Start};
 use autopeft::probe::influence::Curvature;
 use autopeft::probe::{Estimator, GaussNewton, Point};
 use autopeft::progress::Silent;
-use autopeft::select::coupled::{CoupledOptions, SetModel, Term};
-use autopeft::select::knapsack::Item;
+use autopeft::select::{Method, SelectOptions, SelectionInput, Solver, Term, select};
 use autopeft::train::Trainer;
 use autopeft_adapters::{Directions, Pass};
 use candle_core::{DType, Tensor};
 
 use crate::bench::Bench;
-use crate::choice::{Choice, by_lot, by_value};
+use crate::choice::{Choice, by_lot};
 use crate::cost;
 
 /// Batches of the training's size by which gradients are scored after the probe.
@@ -78,54 +77,39 @@ impl<'b> Probed<'b> {
     pub fn choose(&self, choice: Choice, capacity: usize) -> Result<Vec<bool>> {
         self.restore()?;
         let groups = self.groups();
-        let scores = &self.measured.scores;
-        let values: Vec<f64> = scores.iter().map(|score| score.value).collect();
-        let slopes: Vec<f64> = scores
-            .iter()
-            .map(|score| score.slope_mean.max(0.0))
-            .collect();
-        Ok(match choice {
-            Choice::Coupled => {
-                let input = pipeline::selection_input(&self.bench.prepared, &self.measured)?;
-                self.coupled(&input.terms, &values, capacity)?
+        let mut input = pipeline::selection_input(&self.bench.prepared, &self.measured)?;
+        let solver = match choice {
+            Choice::Coupled => Solver::Coupled,
+            Choice::Diagonal => Solver::Exact,
+            Choice::Ppi => Solver::Greedy,
+            Choice::Slope => {
+                let scores = self.measured.scores.iter();
+                let slopes: Vec<f64> = scores.map(|score| score.slope_mean.max(0.0)).collect();
+                revalue(&mut input, &slopes);
+                Solver::Greedy
             }
-            Choice::Diagonal => by_value(groups, &values, capacity, false),
-            Choice::Ppi => by_value(groups, &values, capacity, true),
-            Choice::Slope => by_value(groups, &slopes, capacity, true),
-            Choice::Way => {
+            Choice::Way | Choice::WayDiagonal => {
                 let term = self.way()?;
-                let values = own_values(&term);
-                self.coupled(&[term], &values, capacity)?
+                revalue(&mut input, &own_values(&term));
+                input.terms = vec![term];
+                match choice {
+                    Choice::Way => Solver::Coupled,
+                    _ => Solver::Exact,
+                }
             }
-            Choice::WayDiagonal => by_value(groups, &own_values(&self.way()?), capacity, false),
             Choice::GradientNorm | Choice::Fisher | Choice::Snip | Choice::Magnitude => {
-                by_value(groups, &self.cheap(choice)?, capacity, false)
+                revalue(&mut input, &self.cheap(choice)?);
+                Solver::Exact
             }
-            Choice::Random => by_lot(groups, capacity, self.bench.prepared.recipe.seed),
-            Choice::All => vec![true; groups.len()],
-        })
-    }
-
-    fn coupled(&self, terms: &[Term], values: &[f64], capacity: usize) -> Result<Vec<bool>> {
-        let groups = self.groups();
-        let heads: Vec<usize> = (0..groups.len())
-            .filter(|number| groups.get(*number).is_some_and(Group::is_head))
-            .collect();
-        let options = CoupledOptions::default();
-        let model = SetModel::new(terms, groups.len(), &heads, options.damping)?;
-        let items: Vec<Item<'_>> = (groups.iter().zip(values))
-            .map(|(group, value)| Item {
-                name: &group.name,
-                parameters: group.size,
-                value: *value,
-            })
-            .collect();
-        let from: Vec<usize> = (0..groups.len())
-            .filter(|number| !heads.contains(number))
-            .collect();
-        let set = model.select(&items, &from, capacity, &[], &options);
-        let mut kept: Vec<bool> = groups.iter().map(Group::is_head).collect();
-        for number in set.chosen {
+            Choice::Random => {
+                return Ok(by_lot(groups, capacity, self.bench.prepared.recipe.seed));
+            }
+        };
+        let budget = capacity.to_string().parse()?;
+        let method = Method::Budget { budget, solver };
+        let selection = select(&input, method, &SelectOptions::default())?;
+        let mut kept = vec![false; groups.len()];
+        for number in selection.kept() {
             if let Some(entry) = kept.get_mut(number) {
                 *entry = true;
             }
@@ -241,6 +225,14 @@ impl<'b> Probed<'b> {
                 Ok(score.abs())
             })
             .collect()
+    }
+}
+
+/// Other values for the groups; their influence is the value per parameter.
+fn revalue(input: &mut SelectionInput, values: &[f64]) {
+    for (candidate, value) in input.candidates.iter_mut().zip(values) {
+        candidate.value = *value;
+        candidate.influence = value / candidate.parameters.max(1) as f64;
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Setting {
     /// Arms without a measurement.
     #[serde(default)]
     pub uniform: Vec<Mix>,
+    /// The same with the height of the rates fitted on the way.
+    #[serde(default)]
+    pub fitted: Vec<Mix>,
     /// Draws of random groups.
     #[serde(default)]
     pub random: usize,
