@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
-use autopeft_adapters::peft::{self, PeftOptions, TaskType};
+use autopeft_adapters::peft::{self, LoraScale, PeftOptions, TaskType};
 use autopeft_adapters::{
     Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm,
     Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, merged_var_builder,
@@ -329,17 +329,18 @@ fn tangents_equal_finite_differences_for_every_example() {
     }
 }
 
+fn export_peft(adapters: &Adapters, lora_scale: LoraScale, folder: &Path) {
+    let options = PeftOptions {
+        base_model: "base".to_string(),
+        task: TaskType::SequenceClassification,
+        lora_dropout: 0.0,
+        lora_scale,
+    };
+    peft::write(folder, adapters, &options).unwrap();
+}
+
 fn export(adapters: &Adapters, kind: Kind, folder: &Path) {
-    peft::write(
-        folder,
-        adapters,
-        &PeftOptions {
-            base_model: "base".to_string(),
-            task: TaskType::SequenceClassification,
-            lora_dropout: 0.0,
-        },
-    )
-    .unwrap();
+    export_peft(adapters, LoraScale::Folded, folder);
     if kind == Kind::Bottleneck {
         let folder = folder.join(adapterhub::FOLDER);
         std::fs::create_dir(&folder).unwrap();
@@ -386,6 +387,39 @@ fn a_saved_adapter_loads_with_the_same_output() {
             "{kind} came back different"
         );
     }
+}
+
+/// Of ranks 1 and 3, so that one of them stands in `rank_pattern`.
+#[test]
+fn a_scale_that_is_written_as_alpha_loads_with_the_same_output_and_the_same_b() {
+    let x = input(DType::F32);
+    let mut superset = cases()[0].1.clone();
+    if let Some(lora) = &mut superset.lora {
+        (lora.rank_blocks, lora.scale) = (vec![1, 2], 2.5);
+    }
+    let adapters = Adapters::superset(superset, 1);
+    let block = Block::new(&adapters, &weights(DType::F32));
+    let parameters = of_kind(&adapters, Kind::Lora);
+    scramble(&parameters);
+    let inner = |p: &Parameter| p.module().ends_with("inner") && p.part().block() == Some(1);
+    for parameter in parameters.iter().filter(|p| inner(p)) {
+        parameter.set_state(State::Dropped);
+    }
+    let expected = block.forward(&x, &Pass::eval());
+    let folder = tempfile::tempdir().unwrap();
+    export_peft(&adapters, LoraScale::Written, folder.path());
+    let config = peft::PeftConfig::read(folder.path()).unwrap();
+    assert_eq!((config.r, config.lora_alpha), (Some(3), Some(7.5)));
+    let alphas: Vec<f64> = config.alpha_pattern.unwrap().into_values().collect();
+    assert_eq!(alphas, [2.5]);
+    let loaded = Adapters::load(folder.path()).unwrap();
+    let output = Block::new(&loaded, &weights(DType::F32)).forward(&x, &Pass::eval());
+    assert!(difference(&expected, &output) < 1e-5);
+    let outer = |p: &Arc<Parameter>| p.name().ends_with("output.dense.lora_B.0");
+    let written = of_kind(&loaded, Kind::Lora).into_iter().find(outer);
+    let first = parameters.into_iter().find(outer).unwrap().value();
+    let written = written.unwrap().value().narrow(1, 0, 1).unwrap();
+    assert_eq!(difference(&first, &written), 0.0);
 }
 
 #[test]

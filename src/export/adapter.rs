@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
-use autopeft_adapters::peft::{self, PeftOptions, TaskType};
+use autopeft_adapters::peft::{self, LoraScale, PeftOptions, TaskType};
 use autopeft_adapters::{Adapters, Kind, State};
 
 use crate::error::{Error, Result};
@@ -68,6 +68,7 @@ pub fn write_adapter(
                 TaskType::SequenceClassification
             },
             lora_dropout: options.lora_dropout,
+            lora_scale: LoraScale::Folded,
         };
         files.placeholder = peft::write(&target, adapters, &options)?.placeholder;
         files.peft = Some(place.to_path_buf());

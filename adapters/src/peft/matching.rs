@@ -7,6 +7,21 @@ use regex::Regex;
 
 use super::config::{PeftConfig, TargetModules};
 
+/// Rank and alpha that a module shall get.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LoraSize {
+    pub(crate) rank: usize,
+    pub(crate) alpha: f64,
+}
+
+impl LoraSize {
+    /// Of the LoRA of zeros that PEFT needs beside what is no LoRA.
+    pub(crate) const PLACEHOLDER: Self = Self {
+        rank: 1,
+        alpha: 1.0,
+    };
+}
+
 /// Whether a key of `rank_pattern` or `alpha_pattern` is for this module (release 0.14 and later).
 pub(crate) fn pattern_matches(key: &str, module: &str) -> bool {
     Regex::new(&format!("^(.*\\.)?(?:{key})$")).is_ok_and(|pattern| pattern.is_match(module))
@@ -36,7 +51,7 @@ pub(crate) fn with_containers<'a>(leaves: impl IntoIterator<Item = &'a str>) -> 
 /// and save whole exactly `saved`. Returns the first fault.
 pub(crate) fn check(
     config: &PeftConfig,
-    ranks: &BTreeMap<String, usize>,
+    sizes: &BTreeMap<String, LoraSize>,
     saved: &BTreeSet<String>,
     modules: &BTreeSet<String>,
 ) -> Result<(), String> {
@@ -48,14 +63,21 @@ pub(crate) fn check(
         let targeted = targets
             .iter()
             .any(|name| name == module || module.ends_with(&format!(".{name}")));
-        if targeted != ranks.contains_key(module) {
+        if targeted != sizes.contains_key(module) {
             return Err(format!(
                 "PEFT would {} an adapter on `{module}`",
                 if targeted { "put" } else { "miss" }
             ));
         }
     }
-    for (module, rank) in ranks {
+    for (
+        module,
+        LoraSize {
+            rank,
+            alpha: wanted,
+        },
+    ) in sizes
+    {
         let alone: &dyn Fn(&str, &str) -> bool = &pattern_matches;
         for matches in [alone, &old_pattern_matches] {
             let found = config
@@ -70,9 +92,9 @@ pub(crate) fn check(
                 .flatten()
                 .find(|(key, _)| matches(key, module))
                 .map_or(config.lora_alpha, |(_, alpha)| Some(*alpha));
-            if found != Some(*rank) || alpha != Some(*rank as f64) {
+            if found != Some(*rank) || alpha != Some(*wanted) {
                 return Err(format!(
-                    "PEFT would give `{module}` rank {found:?} and alpha {alpha:?} instead of {rank}"
+                    "PEFT would give `{module}` rank {found:?} and alpha {alpha:?} instead of {rank} and {wanted}"
                 ));
             }
         }
@@ -92,7 +114,7 @@ pub(crate) fn check(
                 ));
             }
             let inside = |path: &str| path == module || path.starts_with(&format!("{module}."));
-            if let Some(lora) = ranks.keys().find(|path| inside(path)) {
+            if let Some(lora) = sizes.keys().find(|path| inside(path)) {
                 return Err(format!(
                     "PEFT would drop the LoRA on `{lora}`, which is saved whole"
                 ));

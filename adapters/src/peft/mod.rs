@@ -1,7 +1,7 @@
 //! The on-disk format of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! A trimmed adapter becomes one `LORA` checkpoint: LoRA pairs of different ranks, some biases, some
-//! norms and the head. The scale `alpha / r` is folded into `B`, so that `alpha_i = r_i` and engines
+//! norms and the head. The scale `alpha / r` is folded into `B` ([`LoraScale`]), so that `alpha_i = r_i` and engines
 //! that ignore `alpha_pattern` still compute the same. Checked against peft 0.13.2, 0.17.1 and 0.21.2.
 
 mod config;
@@ -11,7 +11,7 @@ mod write;
 
 pub use config::{PeftConfig, PeftType, TargetModules, TaskType};
 pub(crate) use read::read;
-pub use write::{PeftOptions, PeftSummary, write};
+pub use write::{LoraScale, PeftOptions, PeftSummary, write};
 
 /// Name of the folder within an export whose adapter is more than this checkpoint.
 pub const FOLDER: &str = "peft";

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{PeftConfig, PeftType, TargetModules, TaskType, to_json};
-use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, matching};
+use super::matching::{self, LoraSize};
+use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use crate::adapters::Adapters;
 use crate::kind::{Kind, Part};
 use crate::parameter::Parameter;
@@ -23,6 +24,18 @@ pub struct PeftOptions {
     pub task: TaskType,
     /// Dropout that a continued training would use.
     pub lora_dropout: f64,
+    /// Where the factor of a LoRA goes.
+    pub lora_scale: LoraScale,
+}
+
+/// Where the factor `alpha / r` of a LoRA goes; what is computed is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoraScale {
+    /// Into `B`, so that `alpha` is `r`: engines that ignore `alpha_pattern` still compute it.
+    #[default]
+    Folded,
+    /// Into `alpha`, so that a training that goes on from the files takes the steps that it would take here.
+    Written,
 }
 
 /// What was written.
@@ -43,10 +56,10 @@ pub struct PeftSummary {
 /// [`Error::NotExpressible`] when PEFT would load something else than what is computed here; and on
 /// input or output errors.
 pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Result<PeftSummary> {
-    let contents = Contents::gather(adapters)?;
+    let contents = Contents::gather(adapters, options.lora_scale)?;
     let (config, tensors, placeholder) = contents.checkpoint(options)?;
-    let ranks = contents.ranks(placeholder.as_deref());
-    matching::check(&config, &ranks, &contents.saved_paths(), &contents.modules).map_err(
+    let sizes = contents.sizes(placeholder.as_deref());
+    matching::check(&config, &sizes, &contents.saved_paths(), &contents.modules).map_err(
         |reason| Error::NotExpressible {
             target: "PEFT",
             reason,
@@ -70,9 +83,17 @@ pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Resul
 /// `A` and `B` of a rank block, where they are not dropped.
 type Pair = (Option<Tensor>, Option<Tensor>);
 
+/// The LoRA of a module.
+struct LowRank {
+    /// (r, in)
+    a: Tensor,
+    /// (out, r)
+    b: Tensor,
+    size: LoraSize,
+}
+
 struct Contents {
-    /// LoRA by module: `A` (r, in), `B` (out, r) with the scale folded in.
-    lora: BTreeMap<String, (Tensor, Tensor)>,
+    lora: BTreeMap<String, LowRank>,
     biases: BTreeMap<String, Tensor>,
     norms: BTreeMap<String, Vec<Arc<Parameter>>>,
     heads: BTreeMap<String, Vec<Arc<Parameter>>>,
@@ -85,7 +106,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn gather(adapters: &Adapters) -> Result<Self> {
+    fn gather(adapters: &Adapters, scale: LoraScale) -> Result<Self> {
         let sites = adapters.sites();
         let mut contents = Self {
             lora: BTreeMap::new(),
@@ -152,18 +173,28 @@ impl Contents {
             if a.is_empty() {
                 continue;
             }
-            let b = (Tensor::cat(&b, 1)? * adapters.lora_scale(&module))?;
-            let a = Tensor::cat(&a, 0)?;
-            contents.lora.insert(module, (plain(&a)?, plain(&b)?));
+            let (a, b) = (Tensor::cat(&a, 0)?, Tensor::cat(&b, 1)?);
+            let rank = a.dim(0)?;
+            let factor = adapters.lora_scale(&module);
+            let (b, alpha) = match scale {
+                LoraScale::Folded => ((b * factor)?, rank as f64),
+                LoraScale::Written => (b, factor * rank as f64),
+            };
+            let low_rank = LowRank {
+                a: plain(&a)?,
+                b: plain(&b)?,
+                size: LoraSize { rank, alpha },
+            };
+            contents.lora.insert(module, low_rank);
         }
         Ok(contents)
     }
 
-    fn ranks(&self, placeholder: Option<&str>) -> BTreeMap<String, usize> {
+    fn sizes(&self, placeholder: Option<&str>) -> BTreeMap<String, LoraSize> {
         self.lora
             .iter()
-            .map(|(module, (a, _))| (module.clone(), a.dims().first().copied().unwrap_or(1)))
-            .chain(placeholder.map(|module| (module.to_string(), 1)))
+            .map(|(module, low_rank)| (module.clone(), low_rank.size))
+            .chain(placeholder.map(|module| (module.to_string(), LoraSize::PLACEHOLDER)))
             .collect()
     }
 
@@ -210,9 +241,10 @@ impl Contents {
             let infix = if adapted { ".base_layer" } else { "" };
             tensors.insert(format!("{PREFIX}{path}{infix}.bias"), bias.clone());
         }
-        let ranks = self.ranks(placeholder.as_deref());
-        let largest = ranks.values().copied().max().unwrap_or(1);
-        let deviants = || ranks.iter().filter(|(_, rank)| **rank != largest);
+        let sizes = self.sizes(placeholder.as_deref());
+        let usual = (sizes.values().copied())
+            .max_by_key(|size| size.rank)
+            .unwrap_or(LoraSize::PLACEHOLDER);
         let bias = if self.biases.is_empty() {
             "none"
         } else {
@@ -225,22 +257,22 @@ impl Contents {
                 .then_some(options.task),
             base_model_name_or_path: Some(options.base_model.clone()),
             inference_mode: true,
-            r: Some(largest),
-            lora_alpha: Some(largest as f64),
+            r: Some(usual.rank),
+            lora_alpha: Some(usual.alpha),
             lora_dropout: Some(options.lora_dropout),
             bias: Some(bias.to_string()),
-            fan_in_fan_out: Some(ranks.keys().any(|path| self.transposed.contains(path))),
+            fan_in_fan_out: Some(sizes.keys().any(|path| self.transposed.contains(path))),
             rank_pattern: Some(
-                deviants()
-                    .map(|(path, rank)| (path.clone(), *rank))
+                (sizes.iter().filter(|(_, size)| size.rank != usual.rank))
+                    .map(|(path, size)| (path.clone(), size.rank))
                     .collect(),
             ),
             alpha_pattern: Some(
-                deviants()
-                    .map(|(path, rank)| (path.clone(), *rank as f64))
+                (sizes.iter().filter(|(_, size)| size.alpha != usual.alpha))
+                    .map(|(path, size)| (path.clone(), size.alpha))
                     .collect(),
             ),
-            target_modules: Some(TargetModules::List(ranks.keys().cloned().collect())),
+            target_modules: Some(TargetModules::List(sizes.keys().cloned().collect())),
             modules_to_save: Some(
                 self.norms
                     .keys()
@@ -256,7 +288,7 @@ impl Contents {
     }
 
     fn add_low_rank(&self, tensors: &mut HashMap<String, Tensor>) -> Result<Option<String>> {
-        for (path, (a, b)) in &self.lora {
+        for (path, LowRank { a, b, .. }) in &self.lora {
             tensors.insert(format!("{PREFIX}{path}.lora_A.weight"), a.clone());
             tensors.insert(format!("{PREFIX}{path}.lora_B.weight"), b.clone());
         }
