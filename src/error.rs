@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::chat::ChatError;
 use crate::data::DataError;
+use crate::groups::TransferError;
 use crate::hub::HubError;
 use crate::models::ModelError;
 use crate::probe::influence::InfluenceError;
@@ -49,6 +50,10 @@ pub enum Error {
     /// The selection has no answer.
     #[error(transparent)]
     Select(#[from] SelectError),
+
+    /// A choice cannot be carried over to another model.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
 
     /// A module could not be attached, run, read or written.
     #[error(transparent)]
@@ -153,6 +158,7 @@ impl Error {
             Self::Chat(error) => error.hint(),
             Self::Influence(error) => error.hint(),
             Self::Select(error) => error.hint(),
+            Self::Transfer(error) => Some(error.hint()),
             Self::Adapters(error) => error.hint(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space, or choose another folder with `--out`".to_string())

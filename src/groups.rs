@@ -5,6 +5,7 @@
 
 mod family;
 mod snapshot;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use family::{Family, uniform};
 pub use snapshot::Snapshot;
+pub use transfer::{Place, TransferError, counterpart, transfer};
 
 /// How parameters are put together into groups.
 #[derive(Debug, Clone)]
