@@ -4,7 +4,7 @@
 //!     cargo run --example interop_cases -- FOLDER
 //!
 //! `tests/interop/cases.py` describes the layout. Every number of an adapter is changed by a seeded draw, so a
-//! part that is lost or put in the wrong place shows in the logits.
+//! part that is lost or put in the wrong place shows in the logits; but for the adapters that wait for a training.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -18,6 +18,7 @@ use autopeft::groups::{Group, Grouping, partition};
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::{self, Config, Inputs, Model, Pooling};
 use autopeft::recipe::Target;
+use autopeft_adapters::peft::LoraScale;
 use autopeft_adapters::{
     Adapters, BottleneckPlan, BottleneckStyle, Kind, LoraPlan, LoraTargets, Parameter, Pass, State,
     Superset,
@@ -33,7 +34,26 @@ struct Case {
     name: &'static str,
     target: Target,
     style: BottleneckStyle,
+    values: Values,
     keep: fn(&Group) -> bool,
+}
+
+/// What an adapter's numbers are.
+#[derive(Clone, Copy)]
+enum Values {
+    /// Drawn.
+    Drawn,
+    /// Those at which it changes nothing, as `autopeft transfer` writes them.
+    Untrained,
+}
+
+impl Values {
+    const fn scale(self) -> LoraScale {
+        match self {
+            Self::Drawn => LoraScale::Folded,
+            Self::Untrained => LoraScale::Written,
+        }
+    }
 }
 
 impl Case {
@@ -42,12 +62,18 @@ impl Case {
             name,
             target: Target::Autopeft,
             style: BottleneckStyle::Houlsby,
+            values: Values::Drawn,
             keep,
         }
     }
 
     const fn with_style(mut self, style: BottleneckStyle) -> Self {
         self.style = style;
+        self
+    }
+
+    const fn untrained(mut self) -> Self {
+        self.values = Values::Untrained;
         self
     }
 
@@ -100,6 +126,7 @@ const CASES: &[Case] = &[
 const BARE_CASES: &[Case] = &[
     Case::new("head", head),
     Case::new("mix", mix),
+    Case::new("untrained-mix", mix).untrained(),
     Case::new("everything", |_| true),
 ];
 
@@ -273,14 +300,7 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         Ok(base.build(adapters, num_labels, pooling, DType::F32, &Device::Cpu)?)
     };
     let trained = build(&adapters)?;
-    for parameter in adapters.parameters() {
-        scramble(&parameter)?;
-    }
-    for group in partition(&adapters.parameters(), &Grouping::Module, false) {
-        if !(case.keep)(&group) {
-            group.set_state(State::Dropped);
-        }
-    }
+    prepare(&adapters, case)?;
     let labels: Vec<String> = (0..num_labels)
         .map(|label| format!("label {label}"))
         .collect();
@@ -290,6 +310,7 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         config: &base.config,
         labels: &labels,
         lora_dropout: 0.0,
+        lora_scale: case.values.scale(),
         target: case.target,
     };
     let adapter = folder.join("adapter");
@@ -339,23 +360,14 @@ fn write_causal(folder: &Path, model: &str, case: &Case) -> Result<()> {
         Ok(logits.reshape((batch, length, ()))?.broadcast_mul(&mask)?)
     };
     let adapters = Adapters::superset(superset(case), 1);
-    let expected = logits(&adapters, &|| {
-        for parameter in adapters.parameters() {
-            scramble(&parameter)?;
-        }
-        for group in partition(&adapters.parameters(), &Grouping::Module, false) {
-            if !(case.keep)(&group) {
-                group.set_state(State::Dropped);
-            }
-        }
-        Ok(())
-    })?;
+    let expected = logits(&adapters, &|| prepare(&adapters, case))?;
     let options = AdapterOptions {
         task: autopeft::recipe::TaskKind::CausalLm,
         base_model: model,
         config: &config,
         labels: &[],
         lora_dropout: 0.0,
+        lora_scale: case.values.scale(),
         target: case.target,
     };
     let adapter = folder.join("adapter");
@@ -399,6 +411,20 @@ fn superset(case: &Case) -> Superset {
         base: false,
         exclude: Vec::new(),
     }
+}
+
+/// Gives the parameters their values, and drops what the case does not keep.
+fn prepare(adapters: &Adapters, case: &Case) -> Result<()> {
+    match case.values {
+        Values::Drawn => adapters.parameters().iter().try_for_each(|p| scramble(p))?,
+        Values::Untrained => {}
+    }
+    for group in partition(&adapters.parameters(), &Grouping::Module, false) {
+        if !(case.keep)(&group) {
+            group.set_state(State::Dropped);
+        }
+    }
+    Ok(())
 }
 
 /// Moves every number of a parameter, by a draw that depends on its name.

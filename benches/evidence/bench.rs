@@ -5,12 +5,11 @@ use autopeft::data::Encoded;
 use autopeft::groups::Group;
 use autopeft::interrupt::Interrupt;
 use autopeft::metrics::Evaluation;
-use autopeft::pipeline::{self, Placing, Prepared, Recorder};
+use autopeft::pipeline::{self, Measured, Placing, Prepared, Recorder};
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
 use autopeft::select::Budget;
 use autopeft::train::evaluate;
-use autopeft_adapters::State;
 
 use crate::cost;
 
@@ -70,23 +69,19 @@ impl<'r> Bench<'r> {
     /// it is done after a selection.
     pub fn train(&self, kept: &[bool], fitted: bool) -> Result<Evaluation> {
         let prepared = &self.prepared;
-        for (group, kept) in prepared.groups.iter().zip(kept) {
-            group.reset();
-            group.set_state(if *kept {
-                State::Trainable
-            } else {
-                State::Dropped
-            });
-        }
-        let mut trainer = prepared.trainer()?;
-        trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
+        prepared.groups.iter().for_each(Group::reset);
         let mut heights = prepared.height_fit()?;
         if !fitted {
             heights.every = 0;
         }
-        for _ in 0..prepared.horizon.probe + prepared.horizon.after {
-            trainer.advance(|trainer, directions| heights.fit(trainer, directions))?;
-        }
+        pipeline::train_set(
+            prepared,
+            &mut Measured::default(),
+            kept,
+            heights,
+            &Recorder::listener(&Silent),
+            &Interrupt::default(),
+        )?;
         self.evaluate()
     }
 

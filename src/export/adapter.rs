@@ -27,6 +27,8 @@ pub struct AdapterOptions<'a> {
     pub task: TaskKind,
     /// Dropout that a continued training would use.
     pub lora_dropout: f64,
+    /// Where the factor of a LoRA goes.
+    pub lora_scale: LoraScale,
     /// Who shall load it.
     pub target: Target,
 }
@@ -68,7 +70,7 @@ pub fn write_adapter(
                 TaskType::SequenceClassification
             },
             lora_dropout: options.lora_dropout,
-            lora_scale: LoraScale::Folded,
+            lora_scale: options.lora_scale,
         };
         files.placeholder = peft::write(&target, adapters, &options)?.placeholder;
         files.peft = Some(place.to_path_buf());

@@ -35,7 +35,7 @@ pub fn run<'a>(
 ) -> Result<()> {
     trim(&prepared.groups, kept);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
-    let (mut trainer, mut heights) = match start {
+    let (trainer, heights) = match start {
         Start::Race(raced) => {
             raced.values.restore()?;
             (raced.trainer, raced.heights)
@@ -47,6 +47,49 @@ pub fn run<'a>(
         After::Rewind => horizon.after,
         After::Continue => horizon.probe + horizon.after,
     };
+    go_on(
+        prepared, measured, trainer, heights, whole, recorder, interrupt,
+    )?;
+    if !measured.interrupted() {
+        held_out(prepared, measured, Stage::Trimmed, recorder)?;
+    }
+    Ok(())
+}
+
+/// Trains a set that needs no probe over the whole horizon, from the present values; everything else is dropped. The head is
+/// as its warm-up left it, if it had one. `heights` fits the height of the rates on the way.
+///
+/// # Errors
+/// When the training diverges, or a tensor operation fails.
+pub fn train_set<'a>(
+    prepared: &'a Prepared<'_>,
+    measured: &mut Measured,
+    kept: &[bool],
+    heights: HeightFit<'a>,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    for group in trim(&prepared.groups, kept) {
+        group.set_state(State::Trainable);
+    }
+    let mut trainer = prepared.trainer()?;
+    trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
+    let whole = prepared.horizon.probe + prepared.horizon.after;
+    go_on(
+        prepared, measured, trainer, heights, whole, recorder, interrupt,
+    )
+}
+
+/// Trains until `whole` steps are taken.
+fn go_on<'a>(
+    prepared: &'a Prepared<'_>,
+    measured: &mut Measured,
+    mut trainer: Trainer<'a>,
+    mut heights: HeightFit<'a>,
+    whole: usize,
+    recorder: &Recorder<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let steps = whole.saturating_sub(trainer.step());
     recorder.progress.start("train", Some(steps));
     for step in 1..=steps {
@@ -60,14 +103,11 @@ pub fn run<'a>(
     }
     recorder.progress.finish();
     measured.rates = trainer.rates().to_vec();
-    if !measured.interrupted() {
-        held_out(prepared, measured, Stage::Trimmed, recorder)?;
-    }
     Ok(())
 }
 
 /// Puts everything else back to the identity and out of the computation, and gives what is kept.
-fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
+pub(super) fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
     let (survivors, dropped) = split(groups, kept);
     dropped.iter().for_each(|group| group.reset());
     drop_groups(&dropped, &survivors);

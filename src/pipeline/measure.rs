@@ -145,7 +145,7 @@ pub(super) fn held_out(
 
 /// Trains the head alone, so that the first directions of the other groups are not those of a random
 /// head.
-fn warm_up(
+pub(super) fn warm_up(
     prepared: &Prepared<'_>,
     measured: &mut Measured,
     recorder: &Recorder<'_>,

@@ -1,4 +1,5 @@
-//! The way of the data: `recipe → data → model → groups → probe → select → export`.
+//! The way of the data: `recipe → data → model → groups → probe → select → export`; for a choice that is carried over from
+//! another model, without probe and select.
 //!
 //! Each stage takes and returns plain values. What a run tells goes to a [`Progress`] listener and to
 //! `metrics.jsonl` in the result.
@@ -15,13 +16,14 @@ mod race;
 mod recorder;
 mod rows;
 mod summary;
+mod transfer;
 mod write;
 
 use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
 pub use choose::{Chosen, selection_input};
-pub use finish::{Start, run as finish};
+pub use finish::{Start, run as finish, train_set};
 pub use generate::GenerateOptions;
 pub use inspect::{
     AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
@@ -32,6 +34,7 @@ pub use prepare::Prepared;
 pub use race::{Placing, Raced};
 pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};
+pub use transfer::{Origin, Training, Transferred, transfer};
 pub use write::Written;
 
 use crate::error::{Error, Result};
@@ -39,7 +42,7 @@ use crate::export::OutputFolder;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::report::SelectionReport;
+use crate::report::{Report, SelectionReport};
 
 /// What a run of [`select`] made.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ pub fn select(
         return interrupted(&prepared, &measured, folder, &recorder);
     };
     let report = prepared.report(&measured, Some(&chosen))?;
-    let written = write::run(&prepared, &report, folder, &recorder)?;
+    let written = write::run(&prepared, Report::Selection(&report), folder, &recorder)?;
     Ok(Outcome { report, written })
 }
 

@@ -55,61 +55,12 @@ pub struct Prepared<'r> {
 impl<'r> Prepared<'r> {
     /// Reads, attaches and encodes.
     pub fn new(recipe: &'r Recipe, recorder: &Recorder<'_>) -> Result<Self> {
-        check_target(recipe)?;
-        let device = device::open(recipe.device)?;
-        let dtype = device::dtype(recipe.dtype, &device)?;
-        let progress = recorder.progress;
-        let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |download| {
-            progress.note(&format!("fetching `{}`", download.file));
-        })?
-        .with_options(device::load_options(
-            recipe.storage,
-            recipe.train.checkpointing,
-            dtype,
-        )?)?;
-        base.notes.iter().for_each(|note| progress.note(note));
-        let budget = super::choose::limit(recipe, base.num_parameters())?;
-        let max_length = recipe.task.max_length.min(base.config.max_length());
-        let data = TaskRows::read(recipe, &base, max_length, recorder)?;
-        let adapters = Adapters::superset(superset(recipe, progress)?, recipe.seed);
-        let labels = data.labels.as_ref().map(Labels::len);
-        let model = objective(
-            &base,
-            &adapters,
-            labels,
-            recipe.task.pooling,
-            dtype,
-            &device,
-        )?;
-        let groups = partition(
-            &adapters.parameters(),
-            &grouping(&recipe.probe.grouping)?,
-            recipe.superset.lora.split,
-        );
-        check_budget(budget, &groups)?;
-        check_head(recipe, &adapters.fresh(), &base)?;
-        let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
-        let prepared = Self {
-            recipe,
-            horizon: recipe.horizon(data.packed.as_ref().unwrap_or(&data.train).rows.len()),
-            device,
-            dtype,
-            base,
-            data,
-            adapters,
-            model,
-            groups,
-            max_length,
-            padding,
-        };
-        recorder.event(
-            EventKind::Start,
-            &json!({
-                "model": recipe.model, "train": prepared.data.train.rows.len(),
-                "validation": prepared.data.validation.rows.len(), "labels": prepared.data.label_names().len(), "groups": prepared.groups.len(),
-                "parameters": prepared.superset_parameters(), "device": device::name(&prepared.device),
-            }),
-        )?;
+        let opened = Opened::new(recipe, recorder.progress)?;
+        let budget = super::choose::limit(recipe, opened.base.num_parameters())?;
+        let data = TaskRows::read(recipe, &opened.base, opened.max_length, recorder)?;
+        let superset = superset(recipe, recorder.progress)?;
+        let prepared = opened.attach(recipe, data, superset, recorder)?;
+        check_budget(budget, &prepared.groups)?;
         Ok(prepared)
     }
 
@@ -271,6 +222,95 @@ impl<'r> Prepared<'r> {
             accumulate: train.accumulate,
             seed: self.recipe.seed,
         }
+    }
+}
+
+/// A base model before anything is attached to it.
+pub(super) struct Opened {
+    device: Device,
+    dtype: DType,
+    /// The base model.
+    pub(super) base: BaseModel,
+    /// Tokens a row is cut to.
+    pub(super) max_length: usize,
+}
+
+impl Opened {
+    /// Opens the recipe's model on the recipe's device.
+    pub(super) fn new(recipe: &Recipe, progress: &dyn Progress) -> Result<Self> {
+        check_target(recipe)?;
+        let device = device::open(recipe.device)?;
+        let dtype = device::dtype(recipe.dtype, &device)?;
+        let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |download| {
+            progress.note(&format!("fetching `{}`", download.file));
+        })?
+        .with_options(device::load_options(
+            recipe.storage,
+            recipe.train.checkpointing,
+            dtype,
+        )?)?;
+        base.notes.iter().for_each(|note| progress.note(note));
+        Ok(Self {
+            device,
+            dtype,
+            max_length: recipe.task.max_length.min(base.config.max_length()),
+            base,
+        })
+    }
+
+    /// Attaches a superset, and puts it into the recipe's groups.
+    pub(super) fn attach<'r>(
+        self,
+        recipe: &'r Recipe,
+        data: TaskRows,
+        superset: Superset,
+        recorder: &Recorder<'_>,
+    ) -> Result<Prepared<'r>> {
+        let Self {
+            device,
+            dtype,
+            base,
+            max_length,
+        } = self;
+        let adapters = Adapters::superset(superset, recipe.seed);
+        let labels = data.labels.as_ref().map(Labels::len);
+        let model = objective(
+            &base,
+            &adapters,
+            labels,
+            recipe.task.pooling,
+            dtype,
+            &device,
+        )?;
+        let groups = partition(
+            &adapters.parameters(),
+            &grouping(&recipe.probe.grouping)?,
+            recipe.superset.lora.split,
+        );
+        check_head(recipe, &adapters.fresh(), &base)?;
+        let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
+        let prepared = Prepared {
+            recipe,
+            horizon: recipe.horizon(data.packed.as_ref().unwrap_or(&data.train).rows.len()),
+            device,
+            dtype,
+            base,
+            data,
+            adapters,
+            model,
+            groups,
+            max_length,
+            padding,
+        };
+        recorder.event(
+            EventKind::Start,
+            &json!({
+                "model": recipe.model, "train": prepared.data.train.rows.len(),
+                "validation": prepared.data.held_out(), "labels": prepared.data.label_names().len(), "groups": prepared.groups.len(),
+                "parameters": prepared.superset_parameters(), "device": device::name(&prepared.device),
+            }),
+        )?;
+        Ok(prepared)
     }
 }
 

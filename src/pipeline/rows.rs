@@ -6,12 +6,15 @@ use crate::data::language::{
     self, Learned, PassageEncoder, PassageNames, PassageSpec, Passages, load_passages,
 };
 use crate::data::{
-    self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, LabelKind, Labels, Source,
+    self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Source,
 };
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::quickstart;
 use crate::recipe::{self, Recipe, TaskKind};
+
+/// Embedded texts on which an export is compared where there are no rows.
+const TEXTS: usize = 8;
 
 /// Rows to train and to measure on.
 #[derive(Debug)]
@@ -73,6 +76,43 @@ impl TaskRows {
             pairs: dataset.columns.pair.is_some(),
             skipped: total(&dataset.skipped),
             labels: Some(dataset.labels),
+        })
+    }
+
+    /// Rows that a value can be measured on.
+    pub(super) fn held_out(&self) -> usize {
+        let rows = self.validation.rows.iter();
+        rows.filter(|row| row.target.is_some()).count()
+    }
+
+    /// No rows to learn from, for a head with these labels. A few of the embedded texts stand in for held-out rows, without a
+    /// target, so that there is something on which two models can be compared.
+    pub(super) fn untaught(
+        base: &BaseModel,
+        labels: Option<Labels>,
+        pairs: bool,
+        max_length: usize,
+    ) -> Result<Self> {
+        let texts =
+            data::load_unlabelled(&quickstart::validation(), &ColumnNames::default(), false)?;
+        let example = |(text, next): (&Example, &Example)| Example {
+            text: text.text.clone(),
+            pair: pairs.then(|| next.text.clone()),
+            target: None,
+            line: text.line,
+        };
+        let examples: Vec<Example> = (texts.rows.iter())
+            .zip(texts.rows.iter().skip(1))
+            .take(TEXTS)
+            .map(example)
+            .collect();
+        Ok(Self {
+            train: Encoded::default(),
+            packed: None,
+            validation: data::encode(&base.tokenizer, &examples, max_length)?,
+            labels,
+            pairs,
+            skipped: 0,
         })
     }
 

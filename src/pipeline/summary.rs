@@ -24,32 +24,12 @@ impl Prepared<'_> {
             .filter_map(|(number, group)| self.group_report(number, group, measured, chosen))
             .collect();
         groups.sort_by_key(|group| group.rank);
-        let size_of = |of: &dyn Fn(&Group) -> bool| -> usize {
-            self.groups
-                .iter()
-                .filter(|group| of(group))
-                .map(|group| group.size)
-                .sum()
-        };
         let noise = measured.outcome.measurements.iter().map(|m| m.noise_floor);
         Ok(SelectionReport {
             schema: SelectionReport::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_string(),
-            model: ModelReport {
-                source: recipe.model.clone(),
-                model_type: self.base.config.model_type.clone(),
-                parameters: self.base.num_parameters(),
-                device: device::name(&self.device),
-                dtype: self.dtype.as_str().to_string(),
-                fresh: self.adapters.fresh(),
-            },
-            data: DataReport {
-                train: self.data.train.rows.len(),
-                validation: self.data.validation.rows.len(),
-                labels: self.data.label_names().to_vec(),
-                truncated: self.data.train.truncated + self.data.validation.truncated,
-                skipped: self.data.skipped,
-            },
+            model: self.model_report(),
+            data: self.data_report(),
             probe: ProbeReport {
                 estimator: recipe.probe.estimator.to_string(),
                 steps: measured.outcome.steps,
@@ -64,12 +44,39 @@ impl Prepared<'_> {
             budget: chosen.and_then(|chosen| chosen.selection.budget),
             superset_parameters: self.superset_parameters(),
             kept_parameters: chosen.map_or(0, |chosen| chosen.selection.parameters),
-            head_parameters: size_of(&Group::is_head),
+            head_parameters: self.head_parameters(),
             sets: chosen.map(sets).unwrap_or_default(),
             race: measured.race.clone(),
             held_out: measured.held_out.clone(),
             groups,
         })
+    }
+
+    pub(super) fn model_report(&self) -> ModelReport {
+        ModelReport {
+            source: self.recipe.model.clone(),
+            model_type: self.base.config.model_type.clone(),
+            layers: Some(self.base.config.num_layers),
+            parameters: self.base.num_parameters(),
+            device: device::name(&self.device),
+            dtype: self.dtype.as_str().to_string(),
+            fresh: self.adapters.fresh(),
+        }
+    }
+
+    pub(super) fn data_report(&self) -> DataReport {
+        DataReport {
+            train: self.data.train.rows.len(),
+            validation: self.data.validation.rows.len(),
+            labels: self.data.label_names().to_vec(),
+            truncated: self.data.train.truncated + self.data.validation.truncated,
+            skipped: self.data.skipped,
+        }
+    }
+
+    pub(super) fn head_parameters(&self) -> usize {
+        let heads = self.groups.iter().filter(|group| group.is_head());
+        heads.map(|group| group.size).sum()
     }
 
     fn group_report(

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use autopeft_adapters::Adapters;
+use autopeft_adapters::peft::LoraScale;
 use serde_json::json;
 
 use super::measure::Measured;
@@ -12,7 +13,7 @@ use crate::data::{Encoded, Labels};
 use crate::error::{Error, Result};
 use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::progress::EventKind;
-use crate::report::{self, Manifest, SELECTION_FILE, SelectionReport};
+use crate::report::{self, Manifest, Report, SELECTION_FILE};
 use crate::task::Objective;
 use crate::train::outputs;
 
@@ -39,7 +40,7 @@ pub struct Written {
 /// Writes everything into the temporary folder, verifies it, and gives it its name.
 pub fn run(
     prepared: &Prepared<'_>,
-    report: &SelectionReport,
+    report: Report<'_>,
     folder: OutputFolder,
     recorder: &Recorder<'_>,
 ) -> Result<Written> {
@@ -53,6 +54,7 @@ pub fn run(
             labels: prepared.data.label_names(),
             task: recipe.task.kind,
             lora_dropout: recipe.superset.lora.dropout,
+            lora_scale: scale(report),
             target: recipe.export.target,
         },
     )
@@ -91,12 +93,20 @@ pub fn run(
         pairs: prepared.data.pairs,
     };
     folder.write(report::MANIFEST_FILE, &pretty(&manifest))?;
-    folder.write(SELECTION_FILE, &pretty(report))?;
+    folder.write(report.file(), &pretty(&report))?;
     folder.write("recipe.yaml", &recipe.resolved_yaml())?;
     folder.write("README.md", &report::card(report, &manifest, &written))?;
     recorder.flush()?;
     folder.commit()?;
     Ok(written)
+}
+
+/// What was trained is written for whoever uses it, what was not for whoever trains it.
+fn scale(report: Report<'_>) -> LoraScale {
+    match report {
+        Report::Transfer(report) if !report.is_trained() => LoraScale::Written,
+        Report::Transfer(_) | Report::Selection(_) => LoraScale::Folded,
+    }
 }
 
 /// Writes what is known of a run that was stopped.

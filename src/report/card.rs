@@ -2,25 +2,107 @@
 
 use std::fmt::Write;
 
+use autopeft_adapters::Kind;
+
+use super::Report;
 use super::manifest::Manifest;
-use super::selection::{SelectionReport, Stage};
+use super::selection::{DataReport, HeldOut, SelectionReport, Stage};
+use super::transfer::TransferReport;
 use crate::pipeline::Written;
 use crate::recipe::TaskKind;
 
 /// Markdown with the numbers of the run and how to load the adapter.
-pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) -> String {
-    let mut text = String::new();
+pub fn card(report: Report<'_>, manifest: &Manifest, written: &Written) -> String {
+    let mut text = front_matter(manifest);
     // Writing into a `String` cannot fail.
-    let _ = write!(text, "{}", front_matter(manifest));
     let _ = writeln!(text, "# Adapter of `{}`\n", manifest.base_model);
+    match report {
+        Report::Selection(report) => {
+            text.push_str(&selection(report));
+            text.push_str(&loading(manifest, written, Use::Apply));
+        }
+        Report::Transfer(report) => {
+            text.push_str(&transfer(report));
+            let then = match report.is_trained() {
+                true => Use::Apply,
+                false => Use::Train,
+            };
+            text.push_str(&loading(manifest, written, then));
+        }
+    }
+    text
+}
+
+fn selection(report: &SelectionReport) -> String {
     let share = 100.0 * report.kept_parameters as f64 / report.model.parameters.max(1) as f64;
-    let _ = writeln!(
-        text,
+    let mut text = format!(
         "Selected by `autopeft` {}: {} of {} parameters of the superset are kept ({share:.3} % of the model), \
-         and a head of {}.\n",
+         and a head of {}.\n\n",
         report.version, report.kept_parameters, report.superset_parameters, report.head_parameters
     );
-    let measures: Vec<&str> = (report.held_out.first())
+    text.push_str(&values(&report.held_out, report.head_parameters));
+    text.push_str(&rows(&report.data));
+    text.push_str(&race(report));
+    text.push_str(&kept_groups(report));
+    text
+}
+
+fn transfer(report: &TransferReport) -> String {
+    let origin = &report.origin;
+    let share = |kept: usize, of: usize| 100.0 * kept as f64 / of.max(1) as f64;
+    let mut text = format!(
+        "Chosen by `autopeft` {} on `{}`, a model of {} layers, and carried over to the {} layers of this one: nothing was \
+         measured here. There {} of {} groups were kept, with {} parameters ({:.3} % of the model). Here the same roles, rank \
+         blocks and relative depths are {} of {} groups, with {} parameters ({:.3} %), and a head of {}.\n\n",
+        report.version,
+        origin.model,
+        origin.layers,
+        report.layers.len(),
+        origin.kept_groups,
+        origin.groups,
+        origin.kept_parameters,
+        share(origin.kept_parameters, origin.parameters),
+        report.kept().count(),
+        report.superset_groups,
+        report.kept_parameters,
+        share(report.kept_parameters, report.model.parameters),
+        report.head_parameters
+    );
+    match &report.data {
+        Some(data) => {
+            text.push_str(&values(&report.held_out, report.head_parameters));
+            text.push_str(&rows(data));
+        }
+        None => {
+            text.push_str("It is **not trained**: every module starts where it changes nothing");
+            if !report.model.fresh.is_empty() {
+                let _ = write!(
+                    text,
+                    ", and `{}` starts at random",
+                    report.model.fresh.join("`, `")
+                );
+            }
+            text.push_str(".\n\n");
+            if report.kept().any(|group| group.kind == Kind::Bias) {
+                text.push_str(
+                    "PEFT has one switch for biases: it would train all of them, not those alone that are kept. Freeze the \
+                     others (`requires_grad = False`) if that is not wanted.\n\n",
+                );
+            }
+        }
+    }
+    text.push_str("## Kept groups\n\n| group | parameters | as in layer |\n|---|---|---|\n");
+    for group in report.kept() {
+        let from = (group.from_layer).map_or(String::new(), |layer| layer.to_string());
+        let _ = writeln!(text, "| `{}` | {} | {from} |", group.name, group.parameters);
+    }
+    text.push_str("\n`transfer.json` has the same for programs.\n\n");
+    text
+}
+
+fn values(held_out: &[HeldOut], head_parameters: usize) -> String {
+    let mut text = String::new();
+    let measures: Vec<&str> = (held_out.first())
         .map(|held_out| held_out.evaluation.named())
         .unwrap_or_default()
         .into_iter()
@@ -32,9 +114,9 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
         measures.join(" | ")
     );
     let _ = writeln!(text, "|---|---|---|{}", "---|".repeat(measures.len()));
-    for held_out in &report.held_out {
+    for held_out in held_out {
         let stage = match held_out.stage {
-            Stage::Untrained if report.head_parameters == 0 => "base model",
+            Stage::Untrained if head_parameters == 0 => "base model",
             Stage::Untrained => "untrained head",
             Stage::Superset => "superset, end of the probe",
             Stage::Dropped => "dropped groups at the identity",
@@ -52,19 +134,19 @@ pub fn card(report: &SelectionReport, manifest: &Manifest, written: &Written) ->
             values.join(" | ")
         );
     }
-    let labels = match report.data.labels.as_slice() {
+    text.push('\n');
+    text
+}
+
+fn rows(data: &DataReport) -> String {
+    let labels = match data.labels.as_slice() {
         [] => String::new(),
         labels => format!("; labels: {}", labels.join(", ")),
     };
-    let _ = writeln!(
-        text,
-        "\n{} rows to train, {} held out{labels}.\n",
-        report.data.train, report.data.validation
-    );
-    text.push_str(&race(report));
-    text.push_str(&kept_groups(report));
-    text.push_str(&loading(manifest, written));
-    text
+    format!(
+        "{} rows to train, {} held out{labels}.\n\n",
+        data.train, data.validation
+    )
 }
 
 fn front_matter(manifest: &Manifest) -> String {
@@ -118,7 +200,14 @@ fn kept_groups(report: &SelectionReport) -> String {
     text
 }
 
-fn loading(manifest: &Manifest, written: &Written) -> String {
+/// What an adapter is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Apply,
+    Train,
+}
+
+fn loading(manifest: &Manifest, written: &Written, then: Use) -> String {
     let labels = manifest.label_names().len();
     let base = &manifest.base_model;
     let mut text = String::from("## Loading\n\n");
@@ -135,11 +224,15 @@ fn loading(manifest: &Manifest, written: &Written) -> String {
                 let arguments = format!(", num_labels={labels}{problem}");
                 ("AutoModelForSequenceClassification", arguments)
             };
+            let trainable = match then {
+                Use::Apply => "",
+                Use::Train => ", is_trainable=True",
+            };
             let _ = writeln!(
                 text,
                 "```python\nfrom transformers import {class}\nfrom peft import PeftModel\n\
                  base = {class}.from_pretrained(\"{base}\"{arguments})\n\
-                 model = PeftModel.from_pretrained(base, \"THIS_FOLDER\")\n```\n"
+                 model = PeftModel.from_pretrained(base, \"THIS_FOLDER\"{trainable})\n```\n"
             );
         }
         (Some(peft), Some(bottleneck)) => {
@@ -168,9 +261,13 @@ fn loading(manifest: &Manifest, written: &Written) -> String {
             "`{module}` carries a LoRA of zeros: PEFT loads biases and heads only beside one.\n"
         );
     }
+    let on = match then {
+        Use::Apply => "held-out rows",
+        Use::Train => "texts",
+    };
     let _ = writeln!(
         text,
-        "Read back before this folder got its name: the largest difference of a logit was {:.1e} on {} held-out rows.",
+        "Read back before this folder got its name: the largest difference of a logit was {:.1e} on {} {on}.",
         written.difference, written.verified_rows
     );
     text

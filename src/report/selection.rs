@@ -1,8 +1,12 @@
 //! `selection.json`: every group with its measurement and its fate, and the values on held-out rows.
 
+use std::path::Path;
+
 use autopeft_adapters::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+use crate::groups::Place;
 use crate::metrics::Evaluation;
 use crate::pipeline::Placing;
 
@@ -48,6 +52,34 @@ pub struct SelectionReport {
 impl SelectionReport {
     /// The version of the layout that this program writes.
     pub const SCHEMA: u32 = 1;
+
+    /// Reads the report of a result.
+    ///
+    /// # Errors
+    /// When there is none, or it is of a later version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(SELECTION_FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+        let malformed = |reason: String| Error::Malformed {
+            path: path.clone(),
+            reason,
+        };
+        let report: Self =
+            serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        match report.schema {
+            Self::SCHEMA => Ok(report),
+            other => Err(malformed(format!(
+                "its layout is version {other}, this program reads {}",
+                Self::SCHEMA
+            ))),
+        }
+    }
+
+    /// Transformer layers of the model.
+    pub fn num_layers(&self) -> usize {
+        let last = self.groups.iter().filter_map(|group| group.layer).max();
+        (self.model.layers).unwrap_or_else(|| last.map_or(0, |last| last + 1))
+    }
 }
 
 /// The base model.
@@ -57,6 +89,9 @@ pub struct ModelReport {
     pub source: String,
     /// `model_type` of its configuration.
     pub model_type: String,
+    /// Its transformer layers; results of earlier builds do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
     /// Numbers in its checkpoint.
     pub parameters: usize,
     /// Device of the run.
@@ -183,4 +218,11 @@ pub struct GroupReport {
     pub kept: bool,
     /// Why.
     pub reason: String,
+}
+
+impl GroupReport {
+    /// Where it is, in terms that hold for every model of the family.
+    pub fn place(&self) -> Place {
+        Place::new(self.kind, &self.name, self.layer)
+    }
 }

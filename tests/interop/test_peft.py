@@ -77,6 +77,15 @@ def test_loading_warns_of_nothing(peft_case, caplog, monkeypatch):
     assert not result.unexpected_keys, result.unexpected_keys
 
 
+def test_adapter_can_be_trained_further(peft_case):
+    model = PeftModel.from_pretrained(peft_case.load_base(), peft_case.peft, is_trainable=True).train()
+    loaded = {name: value for name, value in model.named_parameters() if ".default." in name}
+    assert loaded and all(value.requires_grad for value in loaded.values())
+    model(**peft_case.inputs()).logits.logsumexp(-1).sum().backward()
+    moved = [name for name, value in loaded.items() if value.grad is not None and value.grad.abs().max() > 0]
+    assert moved, "no part of the adapter gets a gradient"
+
+
 def test_adapter_changes_the_logits_of_the_base(peft_case):
     """Guards the other tests: a case whose adapter does nothing would prove nothing."""
     base = logits(peft_case.load_base(), peft_case)

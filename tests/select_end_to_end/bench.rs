@@ -1,6 +1,6 @@
 //! A folder of its own for each test: rows, a recipe of few steps, and a place for the result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,7 +11,8 @@ use autopeft::pipeline::{self, Outcome};
 use autopeft::progress::{Event, Progress, StepInfo};
 use autopeft::recipe::{Override, Recipe};
 use autopeft::report::SelectionReport;
-use serde_json::json;
+use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
 
 /// Words that the fixtures' tokenizers know, by label.
 const WORDS: [(&str, [&str; 4]); 3] = [
@@ -58,6 +59,37 @@ impl Bench {
             let entry = entry.unwrap();
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
+        to
+    }
+
+    /// A deeper model of the family of `model`, whose two layers take turns.
+    pub fn deeper(&self, model: &Path, layers: usize) -> PathBuf {
+        let to = self.path(&format!("{layers}-layers"));
+        fs::create_dir(&to).unwrap();
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            fs::copy(model.join(name), to.join(name)).unwrap();
+        }
+        let config = fs::read_to_string(model.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&config).unwrap();
+        config["num_hidden_layers"] = layers.into();
+        fs::write(to.join("config.json"), config.to_string()).unwrap();
+        let file = "model.safetensors";
+        let shallow = candle_core::safetensors::load(model.join(file), &Device::Cpu).unwrap();
+        let mut deep: HashMap<String, Tensor> = HashMap::new();
+        for (name, tensor) in shallow {
+            let parts: Vec<&str> = name.split('.').collect();
+            let Some(place) = parts.iter().position(|part| part.parse::<usize>().is_ok()) else {
+                deep.insert(name, tensor);
+                continue;
+            };
+            let first: usize = parts[place].parse().unwrap();
+            for layer in (first..layers).step_by(2) {
+                let mut parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                parts[place] = layer.to_string();
+                deep.insert(parts.join("."), tensor.clone());
+            }
+        }
+        candle_core::safetensors::save(&deep, to.join(file)).unwrap();
         to
     }
 

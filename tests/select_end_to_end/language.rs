@@ -25,7 +25,7 @@ fn llama() -> String {
 }
 
 /// What follows depends on the prompt.
-fn rows(count: usize, chat: bool) -> String {
+pub fn rows(count: usize, chat: bool) -> String {
     let row = |number: usize| {
         let (prompt, completion) = [
             ("name: Blue Spice", "Blue Spice is a pub."),

@@ -15,3 +15,4 @@ mod race;
 mod results;
 mod stops;
 mod tasks;
+mod transfer;

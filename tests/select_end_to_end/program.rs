@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 
-use crate::bench::{Bench, tree};
+use crate::bench::{Bench, fixture, tree};
 
 fn program() -> Command {
     let mut command = Command::new(cargo_bin!("autopeft"));
@@ -69,6 +69,64 @@ fn an_unreachable_budget_exits_with_1_and_a_wrong_input_with_2() {
         }
         assert_eq!(tree(bench.root()), before, "{extra:?}");
     }
+}
+
+#[test]
+fn a_choice_is_carried_to_a_deeper_model() {
+    let bench = Bench::new();
+    let selected = program().args(arguments(&bench, &[])).output().unwrap();
+    assert_eq!(status(&selected), 0, "{}", stderr(&selected));
+    let model = bench.deeper(&fixture("bert"), 3);
+    let large = bench.path("large");
+    let transfer = |extra: &[&str]| {
+        let mut command = program();
+        command.arg("transfer").arg(bench.out());
+        command.arg("--model").arg(&model).arg("--out").arg(&large);
+        command.args(extra).output().unwrap()
+    };
+    let told = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(status(output), 0, "{text}{}", stderr(output));
+        text
+    };
+    let text = told(&transfer(&[]));
+    for part in [
+        "2 layers, carried to 3 layers; not trained",
+        "\nwritten to ",
+        "is_trainable=True",
+    ] {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+    let again = transfer(&[]);
+    assert_eq!(status(&again), 2);
+    assert!(
+        stderr(&again).contains("already holds a result"),
+        "{}",
+        stderr(&again)
+    );
+
+    let rows = bench.path("train.jsonl");
+    let text = told(&transfer(&["--data", rows.to_str().unwrap(), "--force"]));
+    assert!(text.contains("held-out accuracy untrained head "), "{text}");
+    let evaluated = program()
+        .arg("eval")
+        .arg(&large)
+        .arg("--data")
+        .arg(bench.path("validation.jsonl"))
+        .output()
+        .unwrap();
+    assert!(told(&evaluated).contains("accuracy"));
+
+    let output = program()
+        .args(["transfer", "nowhere", "--model", "bert"])
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 2);
+    assert_eq!(
+        stderr(&output),
+        "error: `nowhere` is no result of `autopeft select`: there is no such folder\n\
+         hint: name the folder that `autopeft select` wrote\n"
+    );
 }
 
 /// A full disk, as a limit on the size of files: the metrics fit, the weights do not. The signal of the limit is

@@ -1,15 +1,19 @@
 //! What may be typed: one struct a verb. Flags that mean a recipe key become overrides of it.
 
 mod common;
+mod run;
 mod select;
 mod serve;
+mod transfer;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 
 pub use common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs};
+pub use run::RunArgs;
 pub use select::SelectArgs;
 pub use serve::{EvalArgs, GenerationArgs, InspectArgs, PredictArgs};
+pub use transfer::TransferArgs;
 
 use super::printer::{ColorChoice, Format, Printer, Verbosity};
 use crate::recipe::Override;
@@ -38,6 +42,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure which modules a model and task need, and export the trimmed adapter
     Select(Box<SelectArgs>),
+    /// Carry a choice to a larger model of the same family, without measuring again
+    Transfer(Box<TransferArgs>),
     /// Evaluate a result on labelled rows
     Eval(EvalArgs),
     /// Label rows of a file, or lines from standard input

@@ -1,12 +1,11 @@
 //! `autopeft select`: measure, choose, export.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs, Overrides};
-use crate::recipe::{Estimator, Method, Override, Recipe, RecipeError, Target};
+use super::common::Overrides;
+use super::run::RunArgs;
+use crate::recipe::{Estimator, Method, Override, Recipe, RecipeError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,18 +17,9 @@ Examples:
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SelectArgs {
-    /// Which base model.
+    /// What is run, and where it goes.
     #[command(flatten)]
-    pub model: ModelArgs,
-    /// Training rows: a JSONL, CSV, TSV or Parquet file
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub data: Option<String>,
-    /// Held-out rows; a share of the training rows is cut off if not given
-    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
-    pub validation: Option<String>,
-    /// Which columns.
-    #[command(flatten)]
-    pub columns: ColumnArgs,
+    pub run: RunArgs,
 
     /// Parameters to keep besides the head: a count, or a share of the model such as 0.3%
     #[arg(long, value_name = "N|N%", help_heading = "Selection")]
@@ -43,57 +33,18 @@ pub struct SelectArgs {
     /// What makes a group: module, kind-layer, kind, or a YAML list of regular expressions
     #[arg(long, help_heading = "Selection", value_name = "GROUPING")]
     pub grouping: Option<String>,
-    /// Who shall load the result; restricts the modules from the start
-    #[arg(long, help_heading = "Selection", value_parser = PossibleValuesParser::new(Target::WORDS))]
-    pub target: Option<String>,
-
-    /// An embedded recipe, or a YAML file
-    #[arg(long, help_heading = "Recipe", value_name = "RECIPE")]
-    pub recipe: Option<String>,
-    /// Training steps in all, the probe's included
-    #[arg(long, help_heading = "Recipe", value_name = "N")]
-    pub steps: Option<usize>,
-    /// Language models: keep only the input of each layer, and compute the layer again for its gradient
-    #[arg(long, help_heading = "Compute")]
-    pub checkpointing: bool,
-    /// Seed of every random draw
-    #[arg(long, help_heading = "Recipe", value_name = "N")]
-    pub seed: Option<u64>,
-    /// Any key.
-    #[command(flatten)]
-    pub set: OverrideArgs,
-
-    /// Where and how to compute.
-    #[command(flatten)]
-    pub compute: ComputeArgs,
-
-    /// Folder of the result; a fresh numbered folder under runs/ if not given
-    #[arg(long, help_heading = "Output", value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Replace a result that is there
-    #[arg(long, help_heading = "Output")]
-    pub force: bool,
 }
 
 impl SelectArgs {
     /// What the flags change in the recipe; `--set` has the last word.
     pub fn overrides(&self) -> Vec<Override> {
         let mut overrides = Overrides::default();
-        self.model.add_to(&mut overrides);
-        overrides.text("data.train", "--data", self.data.as_ref());
-        overrides.text("data.validation", "--validation", self.validation.as_ref());
-        self.columns.add_to(&mut overrides);
+        self.run.add_to(&mut overrides);
         overrides.set("select.budget", "--budget", self.budget.as_ref());
         overrides.set("select.method", "--method", self.method.as_ref());
         overrides.set("probe.estimator", "--estimator", self.estimator.as_ref());
         overrides.set("probe.grouping", "--grouping", self.grouping.as_ref());
-        overrides.set("export.target", "--target", self.target.as_ref());
-        overrides.set("train.steps", "--steps", self.steps.as_ref());
-        overrides.set("seed", "--seed", self.seed.as_ref());
-        self.compute.add_to(&mut overrides);
-        overrides.switch("train.checkpointing", "--checkpointing", self.checkpointing);
-        overrides.switch("export.force", "--force", self.force);
-        overrides.finish(&self.set.set)
+        overrides.finish(&self.run.set.set)
     }
 
     /// The recipe these flags ask for: that of `--recipe`; without it the defaults, or `quickstart` if neither a model
@@ -105,7 +56,7 @@ impl SelectArgs {
         let overrides = self.overrides();
         let names_input =
             |change: &Override| matches!(change.path(), "model" | "data" | "data.train");
-        match &self.recipe {
+        match &self.run.recipe {
             Some(name) => Recipe::load(name, &overrides),
             None if overrides.iter().any(names_input) => {
                 Recipe::read("the command line", "", &overrides)
@@ -121,7 +72,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::recipe::{DeviceChoice, Dtype, Grouping};
+    use crate::recipe::{DeviceChoice, Dtype, Grouping, Target};
 
     #[derive(Parser)]
     struct Program {
@@ -228,7 +179,7 @@ mod tests {
         expected.train.epochs = None;
         assert_eq!(args.recipe().unwrap(), expected);
         assert_eq!(
-            (args.out, args.compute.threads.unwrap().get()),
+            (args.run.out, args.run.compute.threads.unwrap().get()),
             (Some("out".into()), 2)
         );
     }

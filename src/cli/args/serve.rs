@@ -13,7 +13,7 @@ use crate::recipe::{Override, Recipe, RecipeError};
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "Example:\n  autopeft eval out/ --data test.jsonl")]
 pub struct EvalArgs {
-    /// Folder that `autopeft select` or `autopeft train` wrote
+    /// Folder that `autopeft select` or `autopeft transfer` wrote
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Labelled rows
@@ -105,7 +105,7 @@ impl GenerationArgs {
     after_help = "Examples:\n  autopeft predict out/ --data rows.jsonl\n  echo 'a fine film' | autopeft predict out/\n  echo 'Once upon a time' | autopeft predict out/ --max-new-tokens 40 --temperature 0.8 --top-p 0.95"
 )]
 pub struct PredictArgs {
-    /// Folder that `autopeft select` or `autopeft train` wrote
+    /// Folder that `autopeft select` or `autopeft transfer` wrote
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Rows to label; lines of text from stdin if not given

@@ -7,18 +7,22 @@ pub mod inspect;
 pub mod predict;
 pub mod recipe;
 pub mod select;
+pub mod transfer;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autopeft_adapters::hardware;
 
-use super::args::{Command, ComputeArgs};
-use super::{ExitStatus, Failure, Printer};
+use super::args::{Command, ComputeArgs, RunArgs};
+use super::{ExitStatus, Failure, Printer, TerminalProgress, run_folder, signals};
 use crate::device;
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
 use crate::pipeline::Adapted;
 use crate::recipe::Recipe;
+use crate::report::{HeldOut, Stage};
 
 /// Runs a command.
 ///
@@ -27,6 +31,7 @@ use crate::recipe::Recipe;
 pub fn run(command: &Command, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Select(args) => select::run(args, printer),
+        Command::Transfer(args) => transfer::run(args, printer),
         Command::Eval(args) => eval::run(args, printer),
         Command::Predict(args) => predict::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
@@ -45,6 +50,67 @@ fn use_threads(threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
         .num_threads(threads.get())
         .build_global()
         .map_err(|error| Failure::new(format!("cannot use {threads} threads: {error}")).into())
+}
+
+/// Where runs without `--out` go.
+const RUNS: &str = "runs";
+
+/// Runs what writes a result: sets threads and products, listens for the user's stop, and finds a folder.
+fn write_result<T>(
+    args: &RunArgs,
+    printer: &Arc<Printer>,
+    job: impl FnOnce(&Path, &TerminalProgress, &Interrupt) -> Result<T>,
+) -> anyhow::Result<T> {
+    use_threads(args.compute.threads)?;
+    let products = check_products()?;
+    if hardware::HAS_SYSTEM_BLAS && products == hardware::CRATE && !hardware::is_blas_chosen() {
+        printer.warn(&format!(
+            "no BLAS was found on this system, so {products} computes; `autopeft doctor` says more"
+        ));
+    }
+    let interrupt = Interrupt::default();
+    let flag = interrupt.clone();
+    signals::on_interrupt(move || flag.raise())?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => fresh_folder()?,
+    };
+    let progress = TerminalProgress::new(printer.clone());
+    let outcome = job(&out, &progress, &interrupt);
+    if outcome.is_err() && args.out.is_none() {
+        // An empty numbered folder says nothing; one with a partial result is not empty and stays.
+        let _ = std::fs::remove_dir(&out);
+    }
+    Ok(outcome?)
+}
+
+fn fresh_folder() -> Result<PathBuf> {
+    run_folder::fresh(Path::new(RUNS)).map_err(Error::io("creating", RUNS))
+}
+
+/// The main metric of the held-out values, and its value at each stage.
+fn metrics(held_out: &[HeldOut], head_parameters: usize) -> (String, Vec<(String, f64)>) {
+    let name = (held_out.first()).map_or("loss", |held_out| held_out.evaluation.main().0);
+    let values = held_out.iter().filter_map(|held_out| {
+        let stage = match held_out.stage {
+            Stage::Untrained if head_parameters == 0 => "base model",
+            Stage::Untrained => "untrained head",
+            Stage::Superset => "superset",
+            Stage::Dropped => return None,
+            Stage::Trimmed => "trimmed",
+        };
+        Some((stage.to_string(), held_out.evaluation.main().1))
+    });
+    (name.to_string(), values.collect())
+}
+
+/// What to type next at a trained result.
+fn next(folder: &Path) -> Vec<String> {
+    let folder = folder.display();
+    vec![
+        format!("autopeft eval {folder} --data test.jsonl"),
+        format!("echo 'some text' | autopeft predict {folder}"),
+    ]
 }
 
 /// What computes products. Refuses a library that was asked for and cannot be had.
