@@ -66,23 +66,24 @@ impl<'r> Bench<'r> {
     }
 
     /// Trains what is kept from its first values over the whole horizon; `fitted` fits the height of the rates on the way, as
-    /// it is done after a selection.
-    pub fn train(&self, kept: &[bool], fitted: bool) -> Result<Evaluation> {
+    /// it is done after a selection. Also says what the fits took, in training steps.
+    pub fn train(&self, kept: &[bool], fitted: bool) -> Result<(Evaluation, usize)> {
         let prepared = &self.prepared;
         prepared.groups.iter().for_each(Group::reset);
-        let mut heights = prepared.height_fit()?;
-        if !fitted {
-            heights.every = 0;
-        }
+        let mut measured = Measured::default();
         pipeline::train_set(
             prepared,
-            &mut Measured::default(),
+            &mut measured,
             kept,
-            heights,
+            if fitted {
+                prepared.recipe.select.refit
+            } else {
+                0
+            },
             &Recorder::listener(&Silent),
             &Interrupt::default(),
         )?;
-        self.evaluate()
+        Ok((self.evaluate()?, cost::of_fits(prepared, measured.fits)))
     }
 
     /// The present model on the test rows.

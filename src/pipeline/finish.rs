@@ -3,24 +3,24 @@
 use autopeft_adapters::State;
 
 use super::choose::{drop_groups, split};
-use super::measure::{Measured, held_out};
+use super::fitted::FittedTrainer;
+use super::measure::{Measured, held_out, warm_up};
 use super::prepare::Prepared;
 use super::race::Raced;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::groups::Group;
 use crate::interrupt::Interrupt;
-use crate::probe::HeightFit;
 use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
 use crate::train::Trainer;
 
 /// Where the training goes on.
-pub enum Start<'a> {
+pub enum Start<'s, 'a> {
     /// From the probe.
-    Probe(Trainer<'a>),
+    Probe(&'s Trainer<'a>),
     /// From the race that the set has won.
-    Race(Raced<'a>),
+    Race(Box<Raced<'a>>),
 }
 
 /// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon; `kept` says of every
@@ -29,81 +29,88 @@ pub fn run<'a>(
     prepared: &'a Prepared<'_>,
     measured: &mut Measured,
     kept: &[bool],
-    start: Start<'a>,
+    start: Start<'_, 'a>,
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
     trim(&prepared.groups, kept);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
-    let (trainer, heights) = match start {
+    let fitted = match start {
         Start::Race(raced) => {
             raced.values.restore()?;
-            (raced.trainer, raced.heights)
+            raced.fitted
         }
-        Start::Probe(trainer) => begin(prepared, measured, kept, &trainer)?,
+        Start::Probe(trainer) => begin(prepared, measured, kept, trainer)?,
     };
-    let horizon = prepared.horizon;
-    let whole = match prepared.recipe.select.after {
-        After::Rewind => horizon.after,
-        After::Continue => horizon.probe + horizon.after,
-    };
-    go_on(
-        prepared, measured, trainer, heights, whole, recorder, interrupt,
-    )?;
+    go_on(measured, fitted, last_step(prepared), recorder, interrupt)?;
     if !measured.interrupted() {
         held_out(prepared, measured, Stage::Trimmed, recorder)?;
     }
     Ok(())
 }
 
-/// Trains a set that needs no probe over the whole horizon, from the present values; everything else is dropped. The head is
-/// as its warm-up left it, if it had one. `heights` fits the height of the rates on the way.
+/// Trains a set that needs no probe over the whole horizon, from the present values, after the head's warm-up; everything else
+/// is dropped. The height of the rates is fitted at most `every` steps, 0 keeps it.
 ///
 /// # Errors
 /// When the training diverges, or a tensor operation fails.
-pub fn train_set<'a>(
-    prepared: &'a Prepared<'_>,
+pub fn train_set(
+    prepared: &Prepared<'_>,
     measured: &mut Measured,
     kept: &[bool],
-    heights: HeightFit<'a>,
+    every: usize,
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    warm_up(prepared, measured, recorder, interrupt)?;
+    if measured.interrupted() {
+        return Ok(());
+    }
     for group in trim(&prepared.groups, kept) {
         group.set_state(State::Trainable);
     }
     let mut trainer = prepared.trainer()?;
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
     let whole = prepared.horizon.probe + prepared.horizon.after;
-    go_on(
-        prepared, measured, trainer, heights, whole, recorder, interrupt,
-    )
+    let fitted = FittedTrainer {
+        heights: prepared.height_fit(every, 0..whole)?,
+        trainer,
+    };
+    go_on(measured, fitted, whole, recorder, interrupt)
 }
 
 /// Trains until `whole` steps are taken.
-fn go_on<'a>(
-    prepared: &'a Prepared<'_>,
+fn go_on(
     measured: &mut Measured,
-    mut trainer: Trainer<'a>,
-    mut heights: HeightFit<'a>,
+    mut fitted: FittedTrainer<'_>,
     whole: usize,
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let steps = whole.saturating_sub(trainer.step());
+    let steps = whole.saturating_sub(fitted.trainer.step());
     recorder.progress.start("train", Some(steps));
     for step in 1..=steps {
         if interrupt.is_raised() {
             measured.stop();
             break;
         }
-        let report = trainer.advance(|trainer, directions| heights.fit(trainer, directions))?;
-        recorder.step("train", step, &report, prepared.recipe.train.learning_rate)?;
+        let report = fitted.advance()?;
+        recorder.step("train", step, &report)?;
         measured.steps += 1;
     }
     recorder.progress.finish();
-    measured.rates = trainer.rates().to_vec();
+    measured.rates = fitted.trainer.rates().to_vec();
+    measured.fits += fitted.fits();
     Ok(())
+}
+
+/// Where the training of what is kept ends.
+fn last_step(prepared: &Prepared<'_>) -> usize {
+    let horizon = prepared.horizon;
+    match prepared.recipe.select.after {
+        After::Rewind => horizon.after,
+        After::Continue => horizon.probe + horizon.after,
+    }
 }
 
 /// Puts everything else back to the identity and out of the computation, and gives what is kept.
@@ -121,7 +128,7 @@ pub(super) fn begin<'a>(
     measured: &Measured,
     kept: &[bool],
     probed: &Trainer<'a>,
-) -> Result<(Trainer<'a>, HeightFit<'a>)> {
+) -> Result<FittedTrainer<'a>> {
     let survivors = trim(&prepared.groups, kept);
     let mut trainer = match prepared.recipe.select.after {
         After::Continue => probed.clone(),
@@ -144,11 +151,15 @@ pub(super) fn begin<'a>(
     if prepared.recipe.probe.learning_rates == LearningRates::HiDlr {
         raise_rates(prepared, kept, &mut trainer);
     }
-    Ok((trainer, prepared.height_fit()?))
+    let steps = trainer.step()..last_step(prepared);
+    Ok(FittedTrainer {
+        trainer,
+        heights: prepared.height_fit(prepared.recipe.select.refit, steps)?,
+    })
 }
 
-/// The height of the measured rates was that of the whole superset, whose groups step together. What is kept steps at the
-/// recipe's rate, by the same measured ratios.
+/// The height of the measured rates was that of the whole superset, whose groups step together, and is too low for a part of
+/// it. What is kept steps at the recipe's rate if that is higher, by the same measured ratios.
 fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>) {
     let starts = prepared.rates(&prepared.groups);
     let moved: Vec<f64> = trainer
@@ -162,7 +173,9 @@ fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>
     if moved.is_empty() {
         return;
     }
-    let height = (moved.iter().sum::<f64>() / moved.len() as f64).exp();
+    let height = (moved.iter().sum::<f64>() / moved.len() as f64)
+        .exp()
+        .min(1.0);
     for number in 0..prepared.groups.len() {
         if let Some(rate) = trainer.rates().get(number).copied() {
             trainer.set_rate(number, rate / height);

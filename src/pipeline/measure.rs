@@ -19,7 +19,7 @@ use crate::probe::{
     ProbeOutcome,
 };
 use crate::progress::EventKind;
-use crate::recipe::{self, LearningRates, Method};
+use crate::recipe::{self, Method};
 use crate::report::{HeldOut, Stage};
 use crate::train::{Trainer, evaluate};
 
@@ -38,6 +38,9 @@ pub struct Measured {
     pub seconds: f64,
     /// Training steps so far, the warm-up included.
     pub steps: usize,
+    /// Fits of the rates' height so far, each of three forward passes of a training batch; measurements fit it too, by their own
+    /// batch.
+    pub fits: usize,
     /// The head after its warm-up: where every set of a race starts.
     pub start: Snapshot,
     /// How the sets of a race did, the winner first; empty without one.
@@ -81,8 +84,8 @@ pub fn run(
             steps,
             burn_in: (recipe.probe.burn_in * steps as f64).ceil() as usize,
             every: recipe.probe.every,
-            adapt_rates: recipe.probe.learning_rates == LearningRates::HiDlr,
         },
+        heights: prepared.height_fit(recipe.probe.every, 0..usize::MAX)?,
     };
     let sizes: Vec<usize> = prepared.groups.iter().map(|group| group.size).collect();
     let mut freezing = EarlyFreezing::new(prepared)?;
@@ -90,9 +93,8 @@ pub fn run(
     let start = Instant::now();
     recorder.progress.start("probe", Some(steps));
     let mut recorded = Ok(());
-    let rate = recipe.train.learning_rate;
     let outcome = probe.run(trainer, &mut freeze, interrupt, &mut |step, measurement| {
-        let told = recorder.step("probe", step.step, step, rate).and_then(|()| match measurement {
+        let told = recorder.step("probe", step.step, step).and_then(|()| match measurement {
             Some(measurement) => recorder.event(
                 EventKind::Influence,
                 &json!({"step": measurement.step, "loss": measurement.loss, "noise_floor": measurement.noise_floor,
@@ -108,6 +110,7 @@ pub fn run(
     recorded?;
     freezing.check()?;
     measured.steps += outcome.steps;
+    measured.fits += outcome.fits;
     measured.outcome = outcome;
     measured.seconds = start.elapsed().as_secs_f64();
     measured.rates = trainer.rates().to_vec();
@@ -171,8 +174,7 @@ pub(super) fn warm_up(
             break;
         }
         let report = trainer.advance(|_, _| Ok(()))?;
-        let rate = trainer.rates().first().copied().unwrap_or(0.0);
-        recorder.step("head", step, &report, rate)?;
+        recorder.step("head", step, &report)?;
         measured.steps += 1;
     }
     recorder.progress.finish();

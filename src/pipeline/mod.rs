@@ -7,6 +7,7 @@
 mod apply;
 mod choose;
 mod finish;
+mod fitted;
 mod freeze;
 mod generate;
 mod inspect;
@@ -107,8 +108,8 @@ pub fn train(
         return Ok((measured, None));
     }
     let start = match raced {
-        Some(raced) => Start::Race(raced),
-        None => Start::Probe(trainer),
+        Some(raced) => Start::Race(Box::new(raced)),
+        None => Start::Probe(&trainer),
     };
     finish::run(
         prepared,

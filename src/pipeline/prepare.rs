@@ -1,5 +1,7 @@
 //! From a recipe to a model with its superset attached, groups, and rows as token numbers.
 
+use std::ops::Range;
+
 use autopeft_adapters::{
     Activation, Adapters, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, Superset,
 };
@@ -14,7 +16,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::groups::{Group, Grouping, partition};
 use crate::models::Pooling;
-use crate::probe::HeightFit;
+use crate::probe::{FitPace, HeightFit};
 use crate::progress::{EventKind, Progress};
 use crate::recipe::{self, Horizon, LearningRates, Method, NonLinearity, Recipe, Target, Targets};
 use crate::select::SelectError;
@@ -25,6 +27,9 @@ use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerCo
 const MEASURING: u64 = 0x6d65_6173;
 const FITTING: u64 = 0x6669_7473;
 const WARM_UP: u64 = 0x6865_6164;
+
+/// The part of a training in which the height of its rates is fitted: one of so many.
+const FITTED: usize = 4;
 
 /// Everything that the stages work with.
 #[derive(Debug)]
@@ -117,26 +122,26 @@ impl<'r> Prepared<'r> {
         self.order(&self.measuring_rows(), examples, MEASURING)
     }
 
-    /// The order of the batches by which the height of the learning rates is fitted.
-    fn fitting_order(&self) -> Result<TrainOrder> {
+    /// Fits the height of the learning rates within the first quarter of the steps `from..to`, at most `every` steps from one fit
+    /// to the next, by batches of the training's size; `None` where the recipe's rates are fixed, or `every` is 0.
+    pub fn height_fit(&self, every: usize, steps: Range<usize>) -> Result<Option<HeightFit<'_>>> {
+        if self.recipe.probe.learning_rates != LearningRates::HiDlr || every == 0 {
+            return Ok(None);
+        }
         let examples = (self.recipe.train.batch_size).min(self.data.train.rows.len());
-        self.order(&self.measuring_rows(), examples, FITTING)
-    }
-
-    /// Fits the height of the learning rates after the selection, where the recipe's rates are measured.
-    pub fn height_fit(&self) -> Result<HeightFit<'_>> {
-        let is_measured = self.recipe.probe.learning_rates == LearningRates::HiDlr;
-        Ok(HeightFit {
-            model: &*self.model,
-            rows: self.measuring_rows(),
-            groups: &self.groups,
-            order: self.fitting_order()?,
-            every: if is_measured {
-                self.recipe.select.refit
-            } else {
-                0
-            },
-        })
+        let rows = self.measuring_rows();
+        let order = self.order(&rows, examples, FITTING)?;
+        let pace = FitPace {
+            every,
+            until: steps.start + steps.len() / FITTED,
+        };
+        Ok(Some(HeightFit::new(
+            &*self.model,
+            rows,
+            &self.groups,
+            order,
+            pace,
+        )))
     }
 
     /// A trainer of all groups, over the whole horizon.

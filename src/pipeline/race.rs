@@ -14,13 +14,13 @@ use serde_json::json;
 
 use super::choose::{self, Chosen, selection_input};
 use super::finish::begin;
+use super::fitted::FittedTrainer;
 use super::measure::Measured;
 use super::prepare::Prepared;
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::groups::{Family, Group, Snapshot, uniform};
 use crate::interrupt::Interrupt;
-use crate::probe::HeightFit;
 use crate::progress::EventKind;
 use crate::select::{ReportedSet, Solver};
 use crate::train::{StepReport, Trainer};
@@ -53,9 +53,8 @@ pub struct Placing {
 struct Runner<'a> {
     name: String,
     kept: Vec<bool>,
-    trainer: Trainer<'a>,
+    fitted: FittedTrainer<'a>,
     begun: usize,
-    heights: HeightFit<'a>,
     values: Snapshot,
     is_rule: bool,
     /// Training losses of the second half of the last round; none where the training diverged.
@@ -65,9 +64,7 @@ struct Runner<'a> {
 /// The winner, where the race left it.
 pub struct Raced<'a> {
     /// Its training so far.
-    pub(super) trainer: Trainer<'a>,
-    /// Its fit of the rates' height.
-    pub(super) heights: HeightFit<'a>,
+    pub(super) fitted: FittedTrainer<'a>,
     /// Its values.
     pub(super) values: Snapshot,
 }
@@ -100,21 +97,19 @@ pub fn run<'a>(
     let mut runners = (sets.into_iter())
         .map(|(name, kept)| {
             superset.restore()?;
-            let (trainer, heights) = begin(prepared, measured, &kept, trainer)?;
+            let fitted = begin(prepared, measured, &kept, trainer)?;
             Ok(Runner {
                 is_rule: kept == chosen.kept,
-                begun: trainer.step(),
+                begun: fitted.trainer.step(),
                 values: Snapshot::of(&prepared.groups),
                 losses: Vec::new(),
                 name,
                 kept,
-                trainer,
-                heights,
+                fitted,
             })
         })
         .collect::<Result<Vec<_>>>()?;
     let (mut placings, mut steps) = (Vec::new(), 0);
-    let rate = prepared.recipe.train.learning_rate;
     let total = rounds.iter().sum::<usize>() * round;
     recorder.progress.start("race", Some(total));
     while runners.len() > 1 {
@@ -132,7 +127,7 @@ pub fn run<'a>(
                     break;
                 };
                 steps += 1;
-                recorder.step("race", steps, &report, rate)?;
+                recorder.step("race", steps, &report)?;
                 if step >= round / 2 {
                     runner.losses.push(report.loss);
                 }
@@ -143,6 +138,7 @@ pub fn run<'a>(
         let next = runners.len().div_ceil(OF);
         rank(&mut runners, next);
         for runner in runners.drain(next..) {
+            measured.fits += runner.fitted.fits();
             placings.push(runner.placing(prepared));
         }
     }
@@ -167,8 +163,7 @@ pub fn run<'a>(
     measured.race = placings;
     take(prepared, measured, chosen, &winner)?;
     Ok(Some(Raced {
-        trainer: winner.trainer,
-        heights: winner.heights,
+        fitted: winner.fitted,
         values: winner.values,
     }))
 }
@@ -242,9 +237,7 @@ fn sets(
 impl Runner<'_> {
     /// One step; `None` when the training has diverged.
     fn step(&mut self) -> Result<Option<StepReport>> {
-        let heights = &mut self.heights;
-        let step = (self.trainer).advance(|trainer, directions| heights.fit(trainer, directions));
-        match step {
+        match self.fitted.advance() {
             Ok(report) => Ok(Some(report)),
             Err(Error::Diverged { .. } | Error::GradientNotFinite) => Ok(None),
             Err(error) => Err(error),
@@ -266,7 +259,7 @@ impl Runner<'_> {
         Placing {
             set: self.name.clone(),
             parameters: sizes.sum(),
-            steps: self.trainer.step() - self.begun,
+            steps: self.fitted.trainer.step() - self.begun,
             loss: Some(self.loss()).filter(|loss| loss.is_finite()),
         }
     }

@@ -67,21 +67,15 @@ impl<'a> Recorder<'a> {
     }
 
     /// Tells of a training step.
-    pub fn step(
-        &self,
-        stage: &str,
-        number: usize,
-        report: &StepReport,
-        learning_rate: f64,
-    ) -> Result<()> {
+    pub fn step(&self, stage: &str, number: usize, report: &StepReport) -> Result<()> {
         self.progress.step(&StepInfo {
             step: number,
             loss: Some(report.loss),
-            learning_rate: Some(learning_rate),
+            learning_rate: Some(report.learning_rate),
             tokens_per_second: Some(report.tokens as f64 / report.seconds.max(1e-9)),
         });
         let fields = json!({
-            "stage": stage, "step": number, "loss": report.loss, "learning_rate": learning_rate,
+            "stage": stage, "step": number, "loss": report.loss, "learning_rate": report.learning_rate,
             "tokens": report.tokens, "seconds": report.seconds,
         });
         self.write(&Event::new(EventKind::Step, &fields))

@@ -6,7 +6,7 @@ use autopeft_adapters::{Kind, Superset};
 use serde_json::json;
 
 use super::finish::{train_set, trim};
-use super::measure::{Measured, held_out, warm_up};
+use super::measure::{Measured, held_out};
 use super::prepare::{Opened, Prepared, superset};
 use super::recorder::Recorder;
 use super::rows::TaskRows;
@@ -217,12 +217,8 @@ fn train(
 ) -> Result<Measured> {
     let mut measured = Measured::default();
     held_out(prepared, &mut measured, Stage::Untrained, recorder)?;
-    warm_up(prepared, &mut measured, recorder, interrupt)?;
-    if measured.interrupted() {
-        return Ok(measured);
-    }
-    let heights = prepared.height_fit()?;
-    train_set(prepared, &mut measured, kept, heights, recorder, interrupt)?;
+    let every = prepared.recipe.select.refit;
+    train_set(prepared, &mut measured, kept, every, recorder, interrupt)?;
     if !measured.interrupted() {
         held_out(prepared, &mut measured, Stage::Trimmed, recorder)?;
     }

@@ -8,10 +8,15 @@
 
 use super::influence::{Verdict, next_rate, optimal_rate};
 
-/// Greatest factor by which one measurement would move all rates.
-const GREATEST_FACTOR: f64 = 2.0;
-/// Share of the way to the measured factor, in logarithms, that one measurement goes: a single batch is noisy.
+/// Greatest factor that one fit asks for.
+const GREATEST_FACTOR: f64 = 4.0;
+/// Share of the minimum that the height aims at. A step of half the best length has three quarters of its decrease, and half of
+/// its noise; steps of the whole length, early on, leave a training where it does not recover.
+const AIM: f64 = 0.5;
+/// Share of the way to that factor, in logarithms, that is gone.
 const PACE: f64 = 0.5;
+/// Weight of a fit in the next one, and of that in the one after: a batch is noisy.
+const MEMORY: f64 = 0.7;
 
 /// Losses along the step of all groups.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,21 +29,57 @@ pub struct StepLosses {
     pub ahead: f64,
 }
 
-impl StepLosses {
-    /// The factor for all rates: towards the parabola's minimum; down when the step raises the loss; 1 when the losses
-    /// show no minimum.
-    pub fn factor(&self) -> f64 {
-        let slope = 0.5 * (self.back - self.ahead);
-        let curvature = self.back + self.ahead - 2.0 * self.here;
-        let factor = match optimal_rate(slope, curvature) {
-            Some(factor) => factor,
-            None if self.ahead <= self.here => 1.0,
+/// The common height of the rates, and the parabola along the step as the fits of late saw it.
+///
+/// Slopes and curvatures are averaged at the height of the start, and divided afterwards: a single fit's minimum is the
+/// ratio of two noisy numbers, and late in a training little but noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Height {
+    /// Product of all factors so far.
+    height: f64,
+    /// Decaying sums over the fits, loss per unit of height and of its square.
+    slope: f64,
+    curvature: f64,
+}
+
+impl Default for Height {
+    fn default() -> Self {
+        Self {
+            height: 1.0,
+            slope: 0.0,
+            curvature: 0.0,
+        }
+    }
+}
+
+impl Height {
+    /// By how much all rates were raised so far.
+    pub fn value(&self) -> f64 {
+        self.height
+    }
+
+    /// The factor for all rates after another fit: towards half of the parabola's minimum; down when the step raises the loss; 1
+    /// when the losses show no minimum.
+    pub fn factor(&mut self, losses: StepLosses) -> f64 {
+        let StepLosses { back, here, ahead } = losses;
+        let slope = 0.5 * (back - ahead) / self.height;
+        let curvature = (back + ahead - 2.0 * here) / self.height.powi(2);
+        let is_finite = slope.is_finite() && curvature.is_finite();
+        if is_finite {
+            self.slope = MEMORY * self.slope + slope;
+            self.curvature = MEMORY * self.curvature + curvature;
+        }
+        let factor = match optimal_rate(self.slope, self.curvature) {
+            Some(best) if is_finite => AIM * best / self.height,
+            None if ahead <= here => 1.0,
             // A loss that is no number is too large a step, too.
-            None => 0.0,
+            _ => 0.0,
         };
-        factor
+        let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
-            .powf(PACE)
+            .powf(PACE);
+        self.height *= factor;
+        factor
     }
 }
 
@@ -81,16 +122,20 @@ mod tests {
         }
     }
 
+    fn first(losses: StepLosses) -> f64 {
+        Height::default().factor(losses)
+    }
+
     #[test]
-    fn the_height_goes_half_way_to_the_minimum_in_logarithms_and_never_far() {
+    fn the_height_goes_half_way_to_half_the_minimum_in_logarithms_and_never_far() {
         for (slope, curvature, expected) in [
-            (0.1, 0.1, 1.0),
-            (0.15, 0.1, 1.5_f64.sqrt()),
-            (0.1, 0.15, 1.5_f64.sqrt().recip()),
-            (5.0, 0.1, 2.0_f64.sqrt()),
-            (0.1, 5.0, 0.5_f64.sqrt()),
+            (0.2, 0.1, 1.0),
+            (0.3, 0.1, 1.5_f64.sqrt()),
+            (0.2, 0.15, 1.5_f64.sqrt().recip()),
+            (5.0, 0.1, 2.0),
+            (0.1, 5.0, 0.5),
         ] {
-            let factor = parabola(slope, curvature).factor();
+            let factor = first(parabola(slope, curvature));
             assert!(
                 (factor - expected).abs() < 1e-9,
                 "{slope} {curvature}: {factor}"
@@ -101,31 +146,45 @@ mod tests {
     #[test]
     fn a_step_that_raises_the_loss_lowers_the_rates_whatever_the_curvature() {
         for curvature in [-0.1, 0.0, 3.0] {
-            let factor = parabola(-0.2, curvature).factor();
-            assert!(
-                (factor - 0.5_f64.sqrt()).abs() < 1e-12,
-                "{curvature}: {factor}"
-            );
+            let factor = first(parabola(-0.2, curvature));
+            assert!((factor - 0.5).abs() < 1e-12, "{curvature}: {factor}");
         }
     }
 
     #[test]
     fn losses_without_a_minimum_change_nothing_and_a_loss_that_is_no_number_lowers_the_rates() {
-        assert_eq!(parabola(0.2, -0.1).factor(), 1.0);
+        assert_eq!(first(parabola(0.2, -0.1)), 1.0);
         let lost = StepLosses {
             ahead: f64::NAN,
             ..parabola(0.2, 0.1)
         };
-        assert!(lost.factor() < 1.0, "{}", lost.factor());
+        let mut height = Height::default();
+        assert!(height.factor(lost) < 1.0);
+        assert!(height.slope == 0.0, "it does not stay in memory");
+    }
+
+    #[test]
+    fn one_wild_fit_moves_less_after_others_than_alone() {
+        let wild = parabola(0.0, 0.1);
+        let mut height = Height::default();
+        for _ in 0..5 {
+            assert!((height.factor(parabola(0.2, 0.1)) - 1.0).abs() < 1e-9);
+        }
+        let factor = height.factor(wild);
+        assert!(
+            (0.8..1.0).contains(&factor) && first(wild) == 0.5,
+            "{factor}"
+        );
     }
 
     #[test]
     fn repeated_fits_reach_the_best_height_from_far_above_and_below() {
-        // Along the whole step the loss is least when the rates sum to 0.1.
+        // Along the whole step the loss is least when the rates sum to 0.2.
         for start in [1e-4, 10.0] {
+            let mut height = Height::default();
             let rates = (0..60).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
-                let factor = parabola(sum, 10.0 * sum * sum).factor();
+                let factor = height.factor(parabola(sum, 5.0 * sum * sum));
                 rates.map(|rate| rate * factor)
             });
             assert!((rates.iter().sum::<f64>() - 0.1).abs() < 1e-6, "{rates:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
-use super::height::fit_on;
+use super::height::HeightFit;
 use super::influence::{Measurement, judge_all, rounding_floor};
 use super::rates::next_ratios;
 use crate::data::TrainOrder;
@@ -25,8 +25,6 @@ pub struct ProbeConfig {
     pub burn_in: usize,
     /// Steps between measurements.
     pub every: usize,
-    /// Whether the measured curvature sets the learning rates.
-    pub adapt_rates: bool,
 }
 
 /// What the probe saw.
@@ -38,6 +36,8 @@ pub struct ProbeOutcome {
     pub steps: usize,
     /// Groups that stopped training before the end.
     pub frozen: Vec<usize>,
+    /// Fits of the rates' height besides the measurements.
+    pub fits: usize,
     /// Whether a stop was asked for.
     pub interrupted: bool,
 }
@@ -60,6 +60,8 @@ pub struct Probe<'a> {
     pub estimator: Box<dyn Estimator>,
     /// How it runs.
     pub config: ProbeConfig,
+    /// Sets the height of the rates, and lets the measured curvature set their ratios; `None` keeps them.
+    pub heights: Option<HeightFit<'a>>,
 }
 
 impl Probe<'_> {
@@ -82,17 +84,13 @@ impl Probe<'_> {
             }
             let is_measured = step >= self.config.burn_in
                 && (step - self.config.burn_in).is_multiple_of(self.config.every);
-            // Before the first measurement of the groups, the height of their rates is fitted already.
-            let is_settling = step < self.config.burn_in
-                && step.is_multiple_of(self.config.every)
-                && self.config.adapt_rates;
             let mut measured = None;
             let frozen = &outcome.frozen;
             let step_report = trainer.advance(|trainer, directions| {
                 if is_measured {
                     measured = Some(self.measure(trainer, directions, step, frozen)?);
-                } else if is_settling {
-                    self.settle(trainer, directions)?;
+                } else if let Some(heights) = &mut self.heights {
+                    heights.fit(trainer, directions)?;
                 }
                 Ok(())
             })?;
@@ -110,6 +108,7 @@ impl Probe<'_> {
                 }
             }
         }
+        outcome.fits = self.heights.as_ref().map_or(0, HeightFit::fits);
         Ok(outcome)
     }
 
@@ -141,9 +140,9 @@ impl Probe<'_> {
             step,
         };
         let estimate = self.estimator.measure(&point)?;
-        let factor = match self.config.adapt_rates {
-            true => Some(point.along_the_step(estimate.loss)?.factor()),
-            false => None,
+        let along = match self.heights {
+            Some(_) => Some(point.along_the_step(estimate.loss)?),
+            None => None,
         };
         let floor = floor(&estimate, &rates);
         let verdict = judge_all(
@@ -164,7 +163,7 @@ impl Probe<'_> {
             verdict,
         }
         .spread(&measured)?;
-        if let Some(factor) = factor {
+        if let (Some(heights), Some(along)) = (&mut self.heights, along) {
             let members: Vec<bool> = self
                 .groups
                 .iter()
@@ -179,17 +178,11 @@ impl Probe<'_> {
                 &members,
             );
             for (number, rate) in ratios.into_iter().enumerate() {
-                trainer.set_rate(number, rate * factor);
+                trainer.set_rate(number, rate);
             }
+            heights.take(trainer, along);
         }
         Ok(measurement)
-    }
-
-    /// Fits the height of the rates alone, by three forward passes: while half of a fresh LoRA has no gradient, the groups'
-    /// own numbers say nothing, but the whole step may be too large already.
-    fn settle(&mut self, trainer: &mut Trainer<'_>, directions: &Arc<Directions>) -> Result<()> {
-        let batch = self.rows.batch(&self.measuring.next_rows())?;
-        fit_on(&batch, self.model, self.groups, trainer, directions)
     }
 }
 

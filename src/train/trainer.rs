@@ -56,6 +56,8 @@ pub struct StepReport {
     pub step: usize,
     /// Mean loss of the training batch before the step.
     pub loss: f64,
+    /// Geometric mean of the learning rates of the groups that it moved, the schedule's factor included.
+    pub learning_rate: f64,
     /// Tokens read, padding not counted.
     pub tokens: usize,
     /// Seconds.
@@ -118,6 +120,22 @@ impl<'a> Trainer<'a> {
     /// Learning rate of each group, before the schedule's factor.
     pub fn rates(&self) -> &[f64] {
         &self.rates
+    }
+
+    /// Geometric mean of the rates of the groups that are trained.
+    fn mean_rate(&self) -> f64 {
+        let is_trained = |group: &Group| {
+            let mut parameters = group.parameters.iter();
+            parameters.any(|parameter| parameter.state() == State::Trainable)
+        };
+        let logarithms: Vec<f64> = (self.groups.iter().zip(&self.rates))
+            .filter(|(group, rate)| **rate > 0.0 && is_trained(group))
+            .map(|(_, rate)| rate.ln())
+            .collect();
+        match logarithms.len() {
+            0 => 0.0,
+            count => (logarithms.iter().sum::<f64>() / count as f64).exp(),
+        }
     }
 
     /// Changes the learning rate of one group.
@@ -185,6 +203,7 @@ impl<'a> Trainer<'a> {
         Ok(StepReport {
             step: self.step,
             loss,
+            learning_rate: factor * self.mean_rate(),
             tokens,
             seconds: start.elapsed().as_secs_f64(),
         })

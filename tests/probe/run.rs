@@ -7,8 +7,8 @@ use autopeft::data::{Batching, Encoded, Padding, TrainOrder};
 use autopeft::interrupt::Interrupt;
 use autopeft::probe::influence::{Measurement, Verdict, rounding_floor};
 use autopeft::probe::{
-    Estimate, Estimator, Freeze, GaussNewton, HessianVectorProduct, ParabolaFit, Point, Probe,
-    ProbeConfig, ProbeOutcome, next_ratios,
+    Estimate, Estimator, FitPace, Freeze, GaussNewton, HeightFit, HessianVectorProduct,
+    ParabolaFit, Point, Probe, ProbeConfig, ProbeOutcome, next_ratios,
 };
 use autopeft::train::{AdamWConfig, Schedule, ScheduleKind, Trainer, TrainerConfig};
 use candle_core::DType;
@@ -52,6 +52,7 @@ struct Plan<'a> {
     seed: u64,
     rates: &'a dyn Fn(usize) -> f64,
     probe: ProbeConfig,
+    adapts: bool,
     interrupt_at: usize,
 }
 
@@ -68,8 +69,8 @@ impl Default for Plan<'_> {
                 steps: STEPS,
                 burn_in: 4,
                 every: 4,
-                adapt_rates: true,
             },
+            adapts: true,
             interrupt_at: usize::MAX,
         }
     }
@@ -112,6 +113,14 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
             seen: seen.clone(),
         }),
         config: plan.probe,
+        heights: (plan.adapts).then(|| {
+            let order = order(&data.0, BATCH, plan.seed ^ 0xfff);
+            let pace = FitPace {
+                every: plan.probe.every,
+                until: STEPS,
+            };
+            HeightFit::new(&bench.model, rows, &bench.groups, order, pace)
+        }),
     };
     let interrupt = Interrupt::default();
     let mut losses = Vec::new();
@@ -298,7 +307,6 @@ fn measuring_changes_nothing_of_the_training() {
         let (bench, data) = bench();
         let plan = Plan::default();
         let probe = ProbeConfig {
-            adapt_rates: false,
             burn_in: if estimator.is_some() { 4 } else { STEPS + 1 },
             ..plan.probe
         };
@@ -309,6 +317,7 @@ fn measuring_changes_nothing_of_the_training() {
             Plan {
                 estimator,
                 probe,
+                adapts: false,
                 ..plan
             },
             &mut |_| Vec::new(),

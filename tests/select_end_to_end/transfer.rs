@@ -261,7 +261,7 @@ fn with_rows_it_is_trained_over_the_whole_horizon_and_the_loss_falls() {
     let from = bench.report(&["select.budget=1500"]);
     let model = bench.deeper(&fixture("bert-bare"), 4);
     let settings = [
-        "train.steps=60",
+        "train.steps=120",
         "train.learning_rate=0.01",
         "select.refit=12",
     ];
@@ -272,7 +272,7 @@ fn with_rows_it_is_trained_over_the_whole_horizon_and_the_loss_falls() {
     assert_eq!(listener.stages(), ["head", "train"]);
     let report = &made.report;
     assert_carried(&from, report, &[0, 0, 1, 1]);
-    assert_eq!((report.steps, report.is_trained()), (2 + 60, true));
+    assert_eq!((report.steps, report.is_trained()), (2 + 120, true));
     let stages: Vec<Stage> = report.held_out.iter().map(|value| value.stage).collect();
     assert_eq!(stages, [Stage::Untrained, Stage::Trimmed]);
     let (first, last) = (report.held_out[0].evaluation, report.held_out[1].evaluation);
