@@ -11,7 +11,7 @@ run
 before=$(wc -l <"$out/runs.csv")
 run >/dev/null
 [ "$(wc -l <"$out/runs.csv")" = "$before" ] || { echo "evidence: a finished arm was run again" >&2; exit 1; }
-[ -s "$out/tables.md" ] && [ -s "$out/quickstart.svg" ] || { echo "evidence: tables or plot are missing" >&2; exit 1; }
+[ -s "$out/groups.md" ] && [ -s "$out/tables.md" ] && [ -s "$out/quickstart.svg" ] || { echo "evidence: tables or plot are missing" >&2; exit 1; }
 echo "evidence: $((before - 1)) arms, all claims hold"
 # The options of the other Python checks.
 venv=$(tests/interop/venv.sh | tail -n 1)

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::ledger::{self, GroupRow};
+use crate::ledger::GroupRow;
 use crate::tables::Comparison;
 
 /// One claim.
@@ -50,7 +50,7 @@ impl Claim {
 fn key_biases_inert(probe: &str, groups: &[GroupRow]) -> Result<()> {
     let is_key_bias = |row: &GroupRow| row.group.starts_with("bias/") && row.group.ends_with("key");
     let mut runs: Vec<Vec<&GroupRow>> = Vec::new();
-    for row in groups.iter().filter(|row| row.probe == probe) {
+    for row in (groups.iter()).filter(|row| row.probe == probe && row.score == "influence") {
         match runs.last_mut() {
             Some(run) if run.first().is_some_and(|first| first.same_run(row)) => run.push(row),
             _ => runs.push(vec![row]),
@@ -60,7 +60,7 @@ fn key_biases_inert(probe: &str, groups: &[GroupRow]) -> Result<()> {
         bail!("no probe `{probe}`");
     }
     for run in runs {
-        let mut influences: Vec<f64> = run.iter().map(|row| row.influence).collect();
+        let mut influences: Vec<f64> = run.iter().map(|row| row.number).collect();
         influences.sort_by(f64::total_cmp);
         let median = influences.get(influences.len() / 2).copied().unwrap_or(0.0);
         let mut keys = run.iter().filter(|row| is_key_bias(row)).peekable();
@@ -68,13 +68,13 @@ fn key_biases_inert(probe: &str, groups: &[GroupRow]) -> Result<()> {
             keys.peek().is_some(),
             "the probe `{probe}` has no keys' biases: set `superset.bias.inert`"
         );
-        if let Some(key) = keys.find(|key| key.influence >= 1e-3 * median) {
+        if let Some(key) = keys.find(|key| key.number >= 1e-3 * median) {
             bail!(
                 "{}, seed {}: `{}` has an influence of {:.2e}, the median is {median:.2e}",
                 key.task,
                 key.seed,
                 key.group,
-                key.influence
+                key.number
             );
         }
     }
@@ -82,14 +82,9 @@ fn key_biases_inert(probe: &str, groups: &[GroupRow]) -> Result<()> {
 }
 
 /// Fails with all claims that do not hold.
-pub fn check(
-    claims: &[Claim],
-    comparison: &Comparison<'_>,
-    folder: &std::path::Path,
-) -> Result<()> {
-    let groups = ledger::group_rows(folder)?;
+pub fn check(claims: &[Claim], comparison: &Comparison<'_>, groups: &[GroupRow]) -> Result<()> {
     let failures: Vec<String> = (claims.iter())
-        .filter_map(|claim| claim.check(comparison, &groups).err())
+        .filter_map(|claim| claim.check(comparison, groups).err())
         .map(|error| format!("{error:#}"))
         .collect();
     ensure!(

@@ -1,18 +1,17 @@
 //! Finished arms as lines of a CSV file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use autopeft::groups::Group;
 use autopeft::metrics::Evaluation;
 use autopeft::pipeline::Placing;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
-use crate::probed::Probed;
-use crate::setting::{ProbeSetting, Task};
 
 /// The file of finished arms.
 const RUNS: &str = "runs.csv";
@@ -118,20 +117,17 @@ impl Row {
     }
 }
 
-/// The numbers that a probe gave to a group.
-#[derive(Debug, Serialize, Deserialize)]
+/// One score that a probe gave to a group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupRow {
     pub task: String,
     pub probe: String,
     pub seed: u64,
     pub rate: f64,
     pub group: String,
-    parameters: usize,
-    value: f64,
-    pub influence: f64,
-    slope: f64,
-    curvature: f64,
-    learning_rate: f64,
+    pub parameters: usize,
+    pub score: String,
+    pub number: f64,
 }
 
 impl GroupRow {
@@ -160,6 +156,8 @@ struct RaceRow<'a> {
 pub struct Ledger {
     /// Steps of the finished arms.
     done: BTreeMap<String, usize>,
+    /// Probes whose scores are written.
+    scored: BTreeSet<String>,
     races: csv::Writer<File>,
     runs: csv::Writer<File>,
     groups: csv::Writer<File>,
@@ -175,8 +173,12 @@ impl Ledger {
         let done = (rows.into_iter())
             .map(|row| (row.key().text(), row.steps))
             .collect();
+        let scored = (group_rows(folder)?.iter())
+            .map(|row| scored_key(&row.task, &row.probe, row.seed, row.rate))
+            .collect();
         Ok(Self {
             done,
+            scored,
             races: appended(&folder.join("races.csv"))?,
             runs: appended(&path)?,
             groups: appended(&folder.join(GROUPS))?,
@@ -235,37 +237,42 @@ impl Ledger {
         Ok(self.runs.flush()?)
     }
 
-    pub fn probe(
+    /// Whether this probe's scores are there.
+    pub fn has_scores(&self, task: &str, probe: &str, seed: u64, rate: f64) -> bool {
+        self.scored.contains(&scored_key(task, probe, seed, rate))
+    }
+
+    /// What a probe says of its groups.
+    pub fn scores(
         &mut self,
-        task: &Task,
-        probe: &ProbeSetting,
+        task: &str,
+        probe: &str,
         seed: u64,
         rate: f64,
-        probed: &Probed<'_>,
+        groups: &[Group],
+        scores: &[(&str, Vec<f64>)],
     ) -> Result<()> {
-        let rates = &probed.measured.rates;
-        for ((group, score), learning_rate) in probed
-            .groups()
-            .iter()
-            .zip(&probed.measured.scores)
-            .zip(rates)
-        {
-            self.groups.serialize(GroupRow {
-                task: task.name.clone(),
-                probe: probe.name.clone(),
-                seed,
-                rate,
-                group: group.name.clone(),
-                parameters: group.size,
-                value: score.value,
-                influence: score.influence,
-                slope: score.slope_mean,
-                curvature: score.curvature_mean,
-                learning_rate: *learning_rate,
-            })?;
+        for (score, numbers) in scores {
+            for (group, number) in groups.iter().zip(numbers) {
+                self.groups.serialize(GroupRow {
+                    task: task.to_owned(),
+                    probe: probe.to_owned(),
+                    seed,
+                    rate,
+                    group: group.name.clone(),
+                    parameters: group.size,
+                    score: (*score).to_owned(),
+                    number: *number,
+                })?;
+            }
         }
+        self.scored.insert(scored_key(task, probe, seed, rate));
         Ok(self.groups.flush()?)
     }
+}
+
+fn scored_key(task: &str, probe: &str, seed: u64, rate: f64) -> String {
+    format!("{task} {probe} {seed} {rate:e}")
 }
 
 /// All finished arms of a folder.

@@ -14,27 +14,31 @@
     reason = "an error here ends the program, its size does not matter"
 )]
 
+mod agreement;
 mod bench;
 mod choice;
 mod claims;
 mod cost;
+mod cut;
 mod ledger;
 mod probed;
+mod ranking;
 mod setting;
+mod statistics;
 mod tables;
 mod uniform;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use autopeft::groups::uniform;
+use autopeft::groups::{Place, transfer as carry_over, uniform};
 use autopeft::recipe::{Override, Recipe};
 use clap::Parser;
 
 use bench::{Bench, cpu_seconds};
 use ledger::{Key, Ledger, Row};
 use probed::Probed;
-use setting::{ProbeSetting, SelectionSetting, Setting, Task};
+use setting::{ProbeSetting, RankingSetting, SelectionSetting, Setting, Task, TransferSetting};
 use tables::Comparison;
 use uniform::Mix;
 
@@ -73,7 +77,7 @@ fn main() -> Result<()> {
                 continue;
             }
             for &rate in task.rates.as_ref().unwrap_or(&setting.rates) {
-                let at = Place {
+                let at = At {
                     arguments: &arguments,
                     setting: &setting,
                     task,
@@ -85,10 +89,18 @@ fn main() -> Result<()> {
             }
         }
     }
+    let (rows, groups) = (
+        ledger::rows(&arguments.out)?,
+        ledger::group_rows(&arguments.out)?,
+    );
+    let about_groups = ranking::tables(&rows, &groups) + &agreement::tables(&groups);
+    if !about_groups.is_empty() {
+        println!("{about_groups}");
+        std::fs::write(arguments.out.join("groups.md"), about_groups)?;
+    }
     let reference = setting.equal_to.as_deref();
     let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
     if let Some(reference) = reference {
-        let rows = ledger::rows(&arguments.out)?;
         let comparison = Comparison {
             reference,
             rows: &rows,
@@ -97,14 +109,14 @@ fn main() -> Result<()> {
         println!("{tables}");
         std::fs::write(arguments.out.join("tables.md"), tables)?;
         comparison.plot(&arguments.out)?;
-        claims::check(&setting.claims, &comparison, &arguments.out)?;
+        claims::check(&setting.claims, &comparison, &groups)?;
     }
     Ok(())
 }
 
 /// A task with a seed and a learning rate.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct At<'a> {
     arguments: &'a Arguments,
     setting: &'a Setting,
     task: &'a Task,
@@ -112,7 +124,7 @@ struct Place<'a> {
     rate: f64,
 }
 
-impl Place<'_> {
+impl At<'_> {
     fn run(self, ledger: &mut Ledger) -> Result<()> {
         for selection in &self.setting.selections {
             let rates = selection.rates.as_ref();
@@ -124,6 +136,12 @@ impl Place<'_> {
             if self.setting.of_probe(probe, self.rate, self.seed) {
                 self.probe(probe, ledger)?;
             }
+        }
+        for transfer in &self.setting.transfers {
+            self.transfer(transfer, ledger)?;
+        }
+        for ranking in &self.setting.rankings {
+            self.ranking(ranking, ledger)?;
         }
         for mix in &self.setting.uniform {
             self.uniform(mix, false, ledger)?;
@@ -225,7 +243,8 @@ impl Place<'_> {
                 }
             }
         }
-        if open.is_empty() {
+        let has_scores = ledger.has_scores(&self.task.name, &probe.name, self.seed, self.rate);
+        if open.is_empty() && has_scores {
             return Ok(());
         }
         let recipe = self.recipe(&probe.set)?;
@@ -233,7 +252,9 @@ impl Place<'_> {
         let begin = cpu_seconds();
         let probed = Probed::run(&bench)?;
         let probing = cpu_seconds() - begin;
-        ledger.probe(self.task, probe, self.seed, self.rate, &probed)?;
+        if !has_scores {
+            self.write_scores(&probe.name, &probed, &probed.scores(), ledger)?;
+        }
         for (choice, key) in open {
             let begin = cpu_seconds();
             let capacity = bench.capacity(&key.budget)?;
@@ -249,6 +270,75 @@ impl Place<'_> {
                 steps + probed.cost,
                 seconds,
             ))?;
+        }
+        Ok(())
+    }
+
+    fn write_scores(
+        self,
+        probe: &str,
+        probed: &Probed<'_>,
+        scores: &[(&str, Vec<f64>)],
+        ledger: &mut Ledger,
+    ) -> Result<()> {
+        let (seed, rate) = (self.seed, self.rate);
+        ledger.scores(&self.task.name, probe, seed, rate, probed.groups(), scores)
+    }
+
+    /// The scores of a probe, then the trainings that say what its groups are worth.
+    fn ranking(self, ranking: &RankingSetting, ledger: &mut Ledger) -> Result<()> {
+        let recipe = self.recipe(&ranking.set)?;
+        let bench = Bench::new(&recipe, self.task.test_rows)?;
+        let name = &ranking.name;
+        if !ledger.has_scores(&self.task.name, name, self.seed, self.rate) {
+            let probed = Probed::run(&bench)?;
+            self.write_scores(name, &probed, &probed.all_scores()?, ledger)?;
+        }
+        for variant in &ranking.probes {
+            let probe = ranking::variant(name, &variant.name);
+            if !ledger.has_scores(&self.task.name, &probe, self.seed, self.rate) {
+                let changes = [ranking.set.as_slice(), &variant.set].concat();
+                let recipe = self.recipe(&changes)?;
+                let bench = Bench::new(&recipe, self.task.test_rows)?;
+                let probed = Probed::run(&bench)?;
+                self.write_scores(&probe, &probed, &probed.scores(), ledger)?;
+            }
+        }
+        for (arm, kept) in ranking::arms(name, &bench.prepared.groups, ranking.leave_out) {
+            let key = self.key(&arm, ranking::BUDGET);
+            if !ledger.has(&key) {
+                self.run_alone(&bench, key, &kept, false, ledger)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a selection keeps of the cut model within its share of the budget, by layers, trained on the whole model.
+    fn transfer(self, transfer: &TransferSetting, ledger: &mut Ledger) -> Result<()> {
+        for budget in &self.setting.budgets {
+            let key = self.key(&transfer.name, budget);
+            if ledger.has(&key) {
+                continue;
+            }
+            let recipe = self.without_probe(budget, &[], ledger)?;
+            let bench = Bench::new(&recipe, self.task.test_rows)?;
+            let model = self.arguments.models.join(&self.task.model);
+            let (cut, whole) = cut::cut(&model, transfer.layers, &self.arguments.out)?;
+            let capacity = bench.capacity(budget)? * transfer.layers / whole;
+            let changes = [
+                format!("model={}", cut.display()),
+                format!("select.budget={capacity}"),
+            ];
+            let small_recipe = self.recipe(&changes)?;
+            let small = Bench::new(&small_recipe, self.task.test_rows)?;
+            let selected = small.select()?;
+            let places: Vec<Place> = (small.prepared.groups.iter().zip(&selected.kept))
+                .filter(|(_, kept)| **kept)
+                .map(|(group, _)| group.place())
+                .collect();
+            let groups = &bench.prepared.groups;
+            let kept = carry_over(&places, transfer.layers, groups, whole)?;
+            self.run_alone(&bench, key, &kept, false, ledger)?;
         }
         Ok(())
     }
@@ -328,13 +418,10 @@ impl Place<'_> {
         ledger: &mut Ledger,
     ) -> Result<()> {
         let begin = cpu_seconds();
-        let evaluation = bench.train(kept, fitted)?;
+        let (evaluation, fitting) = bench.train(kept, fitted)?;
         let seconds = cpu_seconds() - begin;
         let horizon = bench.prepared.horizon;
-        let mut steps = horizon.probe + horizon.after;
-        if fitted {
-            steps += cost::of_fits(&bench.prepared, steps);
-        }
+        let steps = horizon.probe + horizon.after + fitting;
         ledger.add(Row::new(key, bench, kept, &evaluation, steps, seconds))
     }
 }

@@ -10,7 +10,9 @@ use autopeft::pipeline::{self, Measured, Recorder, Start};
 use autopeft::probe::influence::Curvature;
 use autopeft::probe::{Estimator, GaussNewton, Point};
 use autopeft::progress::Silent;
-use autopeft::select::{Method, SelectOptions, SelectionInput, Solver, Term, select};
+use autopeft::select::{
+    Damping, Method, SelectOptions, SelectionInput, SetModel, Solver, Term, select,
+};
 use autopeft::train::Trainer;
 use autopeft_adapters::{Directions, Pass};
 use candle_core::{DType, Tensor};
@@ -66,11 +68,72 @@ impl<'b> Probed<'b> {
             &self.bench.prepared,
             &mut self.measured.clone(),
             kept,
-            Start::Probe(self.trainer.clone()),
+            Start::Probe(&self.trainer),
             &Recorder::listener(&Silent),
             &Interrupt::default(),
         )?;
         self.bench.evaluate()
+    }
+
+    /// What the measurements say of each group.
+    pub fn scores(&self) -> Vec<(&'static str, Vec<f64>)> {
+        let scores = &self.measured.scores;
+        vec![
+            ("value", scores.iter().map(|score| score.value).collect()),
+            (
+                "influence",
+                scores.iter().map(|score| score.influence).collect(),
+            ),
+            (
+                "slope",
+                scores.iter().map(|score| score.slope_mean).collect(),
+            ),
+            (
+                "curvature",
+                scores.iter().map(|score| score.curvature_mean).collect(),
+            ),
+            ("learning rate", self.measured.rates.clone()),
+        ]
+    }
+
+    /// The same, what a set is worth with and without each, and the scores of the gradient and of the way at the probe's end.
+    pub fn all_scores(&self) -> Result<Vec<(&'static str, Vec<f64>)>> {
+        self.restore()?;
+        let input = pipeline::selection_input(&self.bench.prepared, &self.measured)?;
+        let way = self.way()?;
+        let mut scores = self.scores();
+        scores.extend([
+            ("value lost without it", self.lost(&input.terms)?),
+            ("value along the way", own_values(&way)),
+            (
+                "the same lost without it",
+                self.lost(std::slice::from_ref(&way))?,
+            ),
+            ("gradient norm", self.cheap(Choice::GradientNorm)?),
+            ("Fisher", self.cheap(Choice::Fisher)?),
+            ("SNIP", self.cheap(Choice::Snip)?),
+            ("magnitude", self.cheap(Choice::Magnitude)?),
+        ]);
+        Ok(scores)
+    }
+
+    /// The value of all groups together less that of all but one.
+    fn lost(&self, terms: &[Term]) -> Result<Vec<f64>> {
+        let groups = self.groups();
+        let heads: Vec<usize> = (groups.iter().enumerate())
+            .filter(|(_, group)| group.is_head())
+            .map(|(number, _)| number)
+            .collect();
+        let count = groups.len();
+        let model = SetModel::new(terms, count, &heads, Damping::default())?;
+        let value = |left_out: Option<usize>| {
+            let set: Vec<usize> = (0..count)
+                .filter(|group| Some(*group) != left_out)
+                .collect();
+            model.value(&set, count)
+        };
+        let whole = value(None);
+        Ok((0..count).map(|group| whole - value(Some(group))).collect())
     }
 
     /// The groups that a rule keeps.

@@ -46,6 +46,12 @@ pub struct Setting {
     /// Arms with a probe.
     #[serde(default)]
     pub probes: Vec<ProbeSetting>,
+    /// Choices made on a shallower model.
+    #[serde(default)]
+    pub transfers: Vec<TransferSetting>,
+    /// Scores against retraining.
+    #[serde(default)]
+    pub rankings: Vec<RankingSetting>,
 }
 
 /// A model with data.
@@ -108,6 +114,47 @@ pub struct ProbeSetting {
     pub rates: Option<Vec<f64>>,
     /// Seeds, where they are not the setting's.
     pub seeds: Option<Vec<u64>>,
+}
+
+/// A choice that is made on the model cut to its first layers, and trained on the whole one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferSetting {
+    /// Name in the tables.
+    pub name: String,
+    /// How many layers are left.
+    pub layers: usize,
+}
+
+/// A probe whose groups are then trained for themselves: each alone, and all but each.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RankingSetting {
+    /// Name in the tables.
+    pub name: String,
+    /// Changes of the recipe.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Whether all but each group are trained too, which takes as long as the superset for each of them.
+    #[serde(default = "yes")]
+    pub leave_out: bool,
+    /// Other probes of the same groups.
+    #[serde(default)]
+    pub probes: Vec<VariantSetting>,
+}
+
+/// A probe that differs from another one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantSetting {
+    /// Name in the tables.
+    pub name: String,
+    /// Changes of the recipe.
+    pub set: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Setting {

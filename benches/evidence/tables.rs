@@ -1,13 +1,14 @@
 //! From finished arms to tables and plots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
 use crate::ledger::Row;
+use crate::statistics::Spread;
 
 /// The arm that the others are compared with.
 pub struct Comparison<'a> {
@@ -37,39 +38,17 @@ impl Cell {
         )
         .mean
     }
-}
 
-/// Mean and standard deviation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    mean: f64,
-    deviation: f64,
-    count: usize,
-}
-
-impl Spread {
-    fn of(values: &[f64]) -> Self {
-        let count = values.len();
-        let mean = values.iter().sum::<f64>() / count.max(1) as f64;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let deviation = (squares / count.saturating_sub(1).max(1) as f64).sqrt();
-        Self {
-            mean,
-            deviation,
-            count,
-        }
-    }
-
-    fn standard_error(self) -> f64 {
-        self.deviation / (self.count.max(1) as f64).sqrt()
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.count {
-            1 => write!(f, "{:.4}", self.mean),
-            _ => write!(f, "{:.4} ± {:.4}", self.mean, self.deviation),
+    /// Its mean beyond another cell's over the seeds that both have, and the standard error of that.
+    fn difference(&self, other: &Self, of: fn(&(f64, f64)) -> f64) -> String {
+        let pairs: Vec<f64> = (self.by_seed.iter())
+            .filter_map(|(seed, value)| Some(of(value) - of(other.by_seed.get(seed)?)))
+            .collect();
+        let spread = Spread::of(&pairs);
+        match spread.count {
+            0 => "–".to_owned(),
+            1 => format!("{:+.4}", spread.mean),
+            _ => format!("{:+.4} ± {:.4}", spread.mean, spread.standard_error()),
         }
     }
 }
@@ -149,9 +128,10 @@ impl Comparison<'_> {
         pairs
     }
 
-    /// One table for each task and budget, in Markdown.
+    /// The reference beside the best arm without a measurement and beside groups by lot; then a table of all arms for each task
+    /// and budget. In Markdown.
     pub fn markdown(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.verdicts();
         for task in self.names(|row| &row.task) {
             let metric = (self.rows.iter())
                 .find(|row| row.task == task)
@@ -178,12 +158,49 @@ impl Comparison<'_> {
         text
     }
 
+    /// How far the reference's loss is below the others', with standard errors over the seeds.
+    fn verdicts(&self) -> String {
+        let mut text = format!(
+            "| task | budget | {other}: loss | best other arm | its loss − {other} | random: loss − {other} |\n|---|---|---|---|---|---|\n",
+            other = self.reference,
+        );
+        for task in self.names(|row| &row.task) {
+            for budget in self.names(|row| &row.budget) {
+                let cells = self.cells(&task, &budget);
+                let Some(reference) = cells.get(self.reference) else {
+                    continue;
+                };
+                let is_other = |arm: &str| !arm.starts_with(self.reference) && arm != "random";
+                let best = (cells.iter())
+                    .filter(|(arm, _)| is_other(arm))
+                    .min_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
+                let name = best.map_or("–", |(arm, _)| arm);
+                let difference = |cell: Option<&Cell>| {
+                    cell.map_or("–".to_owned(), |cell| {
+                        cell.difference(reference, |value| value.1)
+                    })
+                };
+                // Writing into a `String` cannot fail.
+                let _ = writeln!(
+                    text,
+                    "| {task} | {budget} | {:.4} | {name} | {} | {} |",
+                    reference.loss(),
+                    difference(best.map(|(_, cell)| cell)),
+                    difference(cells.get("random")),
+                );
+            }
+        }
+        text
+    }
+
     /// Loss against the budget, one plot for each task.
     pub fn plot(&self, folder: &Path) -> Result<()> {
         for task in self.names(|row| &row.task) {
             let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
             for budget in self.names(|row| &row.budget) {
-                let share: f64 = budget.trim_end_matches('%').parse().unwrap_or(0.0);
+                let Ok(share) = budget.trim_end_matches('%').parse::<f64>() else {
+                    continue;
+                };
                 for (arm, cell) in self.cells(&task, &budget) {
                     lines.entry(arm).or_default().push((share, cell.loss()));
                 }
@@ -199,18 +216,10 @@ fn line(arm: &str, cell: &Cell, reference: &Cell) -> String {
     let values =
         |of: fn(&(f64, f64)) -> f64| -> Vec<f64> { cell.by_seed.values().map(of).collect() };
     let (metric, loss) = (Spread::of(&values(|v| v.0)), Spread::of(&values(|v| v.1)));
-    let difference = |of: fn(&(f64, f64)) -> f64| {
-        let pairs: Vec<f64> = (cell.by_seed.iter())
-            .filter_map(|(seed, value)| Some(of(value) - of(reference.by_seed.get(seed)?)))
-            .collect();
-        let spread = Spread::of(&pairs);
-        match spread.count {
-            0 => "–".to_owned(),
-            1 => format!("{:+.4}", spread.mean),
-            _ => format!("{:+.4} ± {:.4}", spread.mean, spread.standard_error()),
-        }
-    };
-    let (of_metric, of_loss) = (difference(|v| v.0), difference(|v| v.1));
+    let (of_metric, of_loss) = (
+        cell.difference(reference, |value| value.0),
+        cell.difference(reference, |value| value.1),
+    );
     format!(
         "| {arm} | {:.0e} | {} | {} | {} | {metric} | {loss} | {of_metric} | {of_loss} |",
         cell.rate,

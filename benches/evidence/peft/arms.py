@@ -58,9 +58,6 @@ def arguments(line=None):
     parser.add_argument("--arms", type=listed(), default=ARMS, help="only these arms")
     parser.add_argument("--filled", action="store_true",
                         help="LoRA alone, of the same ranks as our uniform arms, as an arm `…/filled`")
-    parser.add_argument("--head-warmup", action="store_true",
-                        help="train the head alone first, for the recipe's `probe.head_warmup` steps, as an arm `…/head-warmup`: "
-                        "a selection does, our uniform arms do not")
     parsed = parser.parse_args(line)
     unknown = set(parsed.arms) - set(ARMS)
     if unknown:
@@ -109,7 +106,7 @@ def run_task(options, compared, task, ledger):
     max_length = int(tree["task"]["max_length"])
     encoded = rows.encode(tokenizer, all_rows, names, max_length)
     test = rows.encode(tokenizer, rows.every_nth(test_rows, task.get("test_rows")), names, max_length)
-    suffix = ("/filled" if options.filled else "") + ("/head-warmup" if options.head_warmup else "")
+    suffix = "/filled" if options.filled else ""
     places = [chosen(task.get("rates", compared["rates"]), options.rates, float),
               chosen(compared["budgets"], options.budgets, str), options.arms]
     parameters = num_parameters(folder)
@@ -126,7 +123,7 @@ def run_task(options, compared, task, ledger):
                 print(f"{' '.join(map(str, at))}: no uniform arm of ours to be equal to, so {steps} steps", flush=True)
             place = {"capacity": setting.capacity(budget, parameters), "steps": steps, "rate": rate, "seed": seed}
             model = classifier(folder, len(names), seed)
-            result = training.run(arm, model, tokenizer, tree, place, data, options.filled, options.head_warmup)
+            result = training.run(arm, model, tokenizer, tree, place, data, options.filled)
             row = {"task": task["name"], "arm": arm + suffix, "budget": budget, "seed": seed, "rate": rate, **result}
             ledger.add(row)
             print("{task:12} {arm:24} {budget:>6} seed {seed} rate {rate:.0e}: {metric} {value:.4f} loss {loss:.4f}, "

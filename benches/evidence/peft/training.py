@@ -158,7 +158,7 @@ def is_head(name):
     return ".modules_to_save." in name
 
 
-def run(arm, model, tokenizer, tree, place, data, is_filled=False, warms_up=False):
+def run(arm, model, tokenizer, tree, place, data, is_filled=False):
     """Trains and evaluates; returns the columns of a row that follow from it. `place` has capacity, steps, rate and seed."""
     train, test = data
     torch.manual_seed(place["seed"])
@@ -166,8 +166,7 @@ def run(arm, model, tokenizer, tree, place, data, is_filled=False, warms_up=Fals
     attached.model.train()
     trainer = Trainer(attached.model, tokenizer, tree, place["rate"], place["seed"])
     begin = time.process_time()
-    if warms_up:
-        trainer.warm_up_head(train)
+    trainer.warm_up_head(train)
     trainer.run(train, place["steps"], "train", trainer.optimizer(), attached.after_step)
     attached.model.eval()
     accuracy, loss = trainer.evaluate(test)
