@@ -17,8 +17,8 @@ const HASTE: usize = 4;
 /// Factor from which on a fit has moved them.
 const MOVED: f64 = 1.25;
 
-/// Moves the height of a trainer's rates towards the optimum of its steps, by three forward passes of a batch of other
-/// rows than the step's (GeN: Bu and Xu 2024, <https://arxiv.org/abs/2407.02772>). The ratios of the rates stay.
+/// Keeps the height of a trainer's rates where its steps are good, by three forward passes of a batch of other rows than the
+/// step's (GeN: Bu and Xu 2024, <https://arxiv.org/abs/2407.02772>). The ratios of the rates stay.
 ///
 /// It ends early in a training, with the mean height until then, in logarithms. The best single step becomes short as soon as
 /// the gradient's noise outweighs its mean, while a training gains from longer ones, and from a decay that the schedule has
@@ -89,7 +89,7 @@ impl<'a> HeightFit<'a> {
         }
         let batch = self.rows.batch(&self.order.next_rows())?;
         let groups: Vec<&Group> = self.groups.iter().collect();
-        let rates = trainer.rates().to_vec();
+        let rates = trainer.decayed_rates();
         let point = Point {
             model: self.model,
             batch: &batch,

@@ -6,13 +6,15 @@
 //! `s ↦ L(w − s η∘g)`, by its losses at `s = −1, 0, 1`, whose parabola is least at `s*` (GeN: Bu and Xu 2024,
 //! <https://arxiv.org/abs/2407.02772>).
 
+use std::ops::RangeInclusive;
+
 use super::influence::{Verdict, next_rate, optimal_rate};
 
 /// Greatest factor that one fit asks for.
 const GREATEST_FACTOR: f64 = 4.0;
-/// Share of the minimum that the height aims at. A step of half the best length has three quarters of its decrease, and half of
-/// its noise; steps of the whole length, early on, leave a training where it does not recover.
-const AIM: f64 = 0.5;
+/// Multiples of the present step between which its best length may lie: four times either way of one half, which it is in a
+/// training that has settled, where the expected change of the loss is none. Closer than that, fits follow their noise.
+const GOOD: RangeInclusive<f64> = 0.125..=2.0;
 /// Share of the way to that factor, in logarithms, that is gone.
 const PACE: f64 = 0.5;
 /// Weight of a fit in the next one, and of that in the one after: a batch is noisy.
@@ -58,8 +60,8 @@ impl Height {
         self.height
     }
 
-    /// The factor for all rates after another fit: towards half of the parabola's minimum; down when the step raises the loss; 1
-    /// when the losses show no minimum.
+    /// The factor for all rates after another fit: up when the parabola's minimum is far beyond the step, down when it is far
+    /// before it; else 1, also when the losses show no minimum, or none in this direction.
     pub fn factor(&mut self, losses: StepLosses) -> f64 {
         let StepLosses { back, here, ahead } = losses;
         let slope = 0.5 * (back - ahead) / self.height;
@@ -69,11 +71,16 @@ impl Height {
             self.slope = MEMORY * self.slope + slope;
             self.curvature = MEMORY * self.curvature + curvature;
         }
-        let factor = match optimal_rate(self.slope, self.curvature) {
-            Some(best) if is_finite => AIM * best / self.height,
-            None if ahead <= here => 1.0,
-            // A loss that is no number is too large a step, too.
-            _ => 0.0,
+        // Fall and bend of the loss over the present step.
+        let fall = self.slope * self.height;
+        let bend = self.curvature * self.height.powi(2);
+        let factor = if !is_finite {
+            0.0 // A loss that is no number is too large a step.
+        } else if bend <= 0.0 || fall <= -0.5 * bend {
+            1.0 // No minimum; or the loss rises for its slope more than for its bend, and a shorter step would be as wrong.
+        } else {
+            let best = fall.max(0.0) / bend;
+            best / best.clamp(*GOOD.start(), *GOOD.end())
         };
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
@@ -127,13 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn the_height_goes_half_way_to_half_the_minimum_in_logarithms_and_never_far() {
+    fn the_height_goes_half_way_to_a_good_length_in_logarithms_and_never_far() {
         for (slope, curvature, expected) in [
+            (0.1, 0.1, 1.0),
             (0.2, 0.1, 1.0),
+            (0.015, 0.1, 1.0),
             (0.3, 0.1, 1.5_f64.sqrt()),
-            (0.2, 0.15, 1.5_f64.sqrt().recip()),
+            (0.1, 1.2, 1.5_f64.sqrt().recip()),
             (5.0, 0.1, 2.0),
-            (0.1, 5.0, 0.5),
+            (0.1, 50.0, 0.5),
         ] {
             let factor = first(parabola(slope, curvature));
             assert!(
@@ -144,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_raises_the_loss_lowers_the_rates_whatever_the_curvature() {
-        for curvature in [-0.1, 0.0, 3.0] {
+    fn a_step_that_raises_the_loss_lowers_the_rates_if_its_curvature_does_it() {
+        for (curvature, expected) in [(-0.1, 1.0), (0.0, 1.0), (0.3, 1.0), (3.0, 0.5)] {
             let factor = first(parabola(-0.2, curvature));
-            assert!((factor - 0.5).abs() < 1e-12, "{curvature}: {factor}");
+            assert_eq!(factor, expected, "{curvature}");
         }
     }
 
@@ -168,26 +177,24 @@ mod tests {
         let wild = parabola(0.0, 0.1);
         let mut height = Height::default();
         for _ in 0..5 {
-            assert!((height.factor(parabola(0.2, 0.1)) - 1.0).abs() < 1e-9);
+            assert_eq!(height.factor(parabola(0.1, 0.1)), 1.0);
         }
-        let factor = height.factor(wild);
-        assert!(
-            (0.8..1.0).contains(&factor) && first(wild) == 0.5,
-            "{factor}"
-        );
+        assert_eq!(height.factor(wild), 1.0);
+        assert_eq!(first(wild), 0.5);
     }
 
     #[test]
-    fn repeated_fits_reach_the_best_height_from_far_above_and_below() {
-        // Along the whole step the loss is least when the rates sum to 0.2.
-        for start in [1e-4, 10.0] {
+    fn repeated_fits_come_from_far_above_and_below_to_where_steps_are_good() {
+        // Along the whole step the loss is least when the rates sum to 0.1.
+        for (start, end) in [(1e-4, 0.05), (10.0, 0.8), (0.02, 0.08)] {
             let mut height = Height::default();
-            let rates = (0..60).fold([start; 4], |rates, _| {
+            let rates = (0..80).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
-                let factor = height.factor(parabola(sum, 5.0 * sum * sum));
+                let factor = height.factor(parabola(sum, 10.0 * sum * sum));
                 rates.map(|rate| rate * factor)
             });
-            assert!((rates.iter().sum::<f64>() - 0.1).abs() < 1e-6, "{rates:?}");
+            let sum = rates.iter().sum::<f64>();
+            assert!((sum - end).abs() < 1e-6, "{start}: {sum}");
         }
     }
 

@@ -127,9 +127,10 @@ impl Probe<'_> {
             .iter()
             .filter_map(|number| self.groups.get(*number))
             .collect();
+        let all = trainer.decayed_rates();
         let rates: Vec<f64> = active
             .iter()
-            .map(|number| trainer.rates().get(*number).copied().unwrap_or(0.0))
+            .map(|number| all.get(*number).copied().unwrap_or(0.0))
             .collect();
         let point = Point {
             model: self.model,

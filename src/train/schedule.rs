@@ -24,9 +24,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The factor at `step` without the warm-up, which is no statement about the rates: 1 until its end.
+    pub fn decay(&self, step: usize) -> f64 {
+        match (step as f64) < self.warmup_steps() {
+            true => 1.0,
+            false => self.factor(step),
+        }
+    }
+
+    fn warmup_steps(&self) -> f64 {
+        (self.warmup * self.steps as f64).round()
+    }
+
     /// The factor at `step`, counted from 0. In (0, 1] within the run.
     pub fn factor(&self, step: usize) -> f64 {
-        let warmup = (self.warmup * self.steps as f64).round();
+        let warmup = self.warmup_steps();
         let position = step as f64;
         if position < warmup {
             return (position + 1.0) / (warmup + 1.0);
@@ -44,6 +56,17 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_decay_is_the_factor_from_the_end_of_the_warm_up_on() {
+        let schedule = Schedule {
+            kind: ScheduleKind::Linear,
+            warmup: 0.1,
+            steps: 100,
+        };
+        assert!((0..10).all(|step| schedule.decay(step) == 1.0));
+        assert!((10..100).all(|step| schedule.decay(step) == schedule.factor(step)));
+    }
 
     #[test]
     fn linear_rises_to_one_and_falls_towards_zero() {

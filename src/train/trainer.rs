@@ -122,6 +122,12 @@ impl<'a> Trainer<'a> {
         &self.rates
     }
 
+    /// Learning rate of each group, as far as the schedule has lowered it by now; the warm-up does not count.
+    pub fn decayed_rates(&self) -> Vec<f64> {
+        let factor = self.config.schedule.decay(self.step);
+        self.rates.iter().map(|rate| factor * rate).collect()
+    }
+
     /// Geometric mean of the rates of the groups that are trained.
     fn mean_rate(&self) -> f64 {
         let is_trained = |group: &Group| {
