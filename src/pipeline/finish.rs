@@ -158,8 +158,8 @@ pub(super) fn begin<'a>(
     })
 }
 
-/// The height of the measured rates was that of the whole superset, whose groups step together, and is too low for a part of
-/// it. What is kept steps at the recipe's rate if that is higher, by the same measured ratios.
+/// The height of the measured rates was that of the whole superset, whose groups step together. What is kept steps at the
+/// recipe's rate, by the same measured ratios.
 fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>) {
     let starts = prepared.rates(&prepared.groups);
     let moved: Vec<f64> = trainer
@@ -173,9 +173,7 @@ fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>
     if moved.is_empty() {
         return;
     }
-    let height = (moved.iter().sum::<f64>() / moved.len() as f64)
-        .exp()
-        .min(1.0);
+    let height = (moved.iter().sum::<f64>() / moved.len() as f64).exp();
     for number in 0..prepared.groups.len() {
         if let Some(rate) = trainer.rates().get(number).copied() {
             trainer.set_rate(number, rate / height);

@@ -12,6 +12,9 @@ use super::influence::{Verdict, next_rate, optimal_rate};
 
 /// Greatest factor that one fit asks for.
 const GREATEST_FACTOR: f64 = 4.0;
+/// The height is never raised further than this above its start, the rate that somebody has set: the best step now may be one
+/// that a model does not stand for long, and what too large a rate has spoilt no later fit mends.
+const HIGHEST: f64 = 3.0;
 /// Multiples of the present step between which its best length may lie: four times either way of one half, which it is in a
 /// training that has settled, where the expected change of the loss is none. Closer than that, fits follow their noise.
 const GOOD: RangeInclusive<f64> = 0.125..=2.0;
@@ -84,7 +87,8 @@ impl Height {
         };
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
-            .powf(PACE);
+            .powf(PACE)
+            .min(HIGHEST / self.height);
         self.height *= factor;
         factor
     }
@@ -186,7 +190,7 @@ mod tests {
     #[test]
     fn repeated_fits_come_from_far_above_and_below_to_where_steps_are_good() {
         // Along the whole step the loss is least when the rates sum to 0.1.
-        for (start, end) in [(1e-4, 0.05), (10.0, 0.8), (0.02, 0.08)] {
+        for (start, end) in [(1e-3, 0.012), (5e-3, 0.05), (10.0, 0.8), (0.02, 0.08)] {
             let mut height = Height::default();
             let rates = (0..80).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
