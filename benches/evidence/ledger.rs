@@ -39,7 +39,7 @@ impl Key {
 }
 
 /// A finished arm.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     pub task: String,
     pub arm: String,

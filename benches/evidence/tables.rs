@@ -131,7 +131,24 @@ impl Comparison<'_> {
     /// The reference beside the best arm without a measurement and beside groups by lot; then a table of all arms for each task
     /// and budget. In Markdown.
     pub fn markdown(&self) -> String {
-        let mut text = self.verdicts();
+        let rates: Vec<f64> = (self.rows.iter())
+            .filter(|row| row.arm == self.reference)
+            .map(|row| row.rate)
+            .collect();
+        let own: Vec<Row> = (self.rows.iter())
+            .filter(|row| rates.contains(&row.rate))
+            .cloned()
+            .collect();
+        let at_own_rate = Comparison {
+            reference: self.reference,
+            rows: &own,
+        };
+        let mut text = format!(
+            "Every arm at a rate of `{}`:\n\n{}\nEvery arm at its best rate:\n\n{}",
+            self.reference,
+            at_own_rate.verdicts(),
+            self.verdicts()
+        );
         for task in self.names(|row| &row.task) {
             let metric = (self.rows.iter())
                 .find(|row| row.task == task)
