@@ -63,7 +63,7 @@ fn the_quickstart_beats_the_majority_class_and_other_seeds_keep_much_the_same_gr
         let kept = report.groups.iter().filter(|group| group.kept).count();
         assert!(kept > 3, "{kept} groups kept");
     }
-    // Measured between seeds 0, 1 and 2: 0.62 to 0.69.
+    // Measured between seeds 0, 1 and 2: 0.56 to 0.63.
     let (shared, by_chance) = overlap(&reports[0], &reports[1]);
     assert!(
         shared > 1.5 * by_chance,

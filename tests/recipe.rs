@@ -4,7 +4,7 @@
 
 use autopeft::recipe::{
     self, DeviceChoice, EMBEDDED, Estimator, Fault, Form, Grouping, KEYS, Override, Recipe,
-    RecipeError, Target, Targets,
+    RecipeError, Solver, Target, Targets,
 };
 use proptest::prelude::*;
 use serde_yaml::Value;
@@ -307,16 +307,17 @@ fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
 fn coupled_selection_gives_way_to_an_estimator_that_cannot_measure_it() {
     let recipe = read("", &["probe.estimator=hvp"]).unwrap();
     assert_eq!(
-        (recipe.probe.estimator, recipe.select.coupled),
-        (Estimator::Hvp, false)
+        (recipe.probe.estimator, recipe.select.solver),
+        (Estimator::Hvp, Solver::Exact)
     );
-    assert!(read("", &["probe.estimator=full"]).unwrap().select.coupled);
+    let full = read("", &["probe.estimator=full"]).unwrap();
+    assert_eq!(full.select.solver, Solver::Coupled);
     assert!(
-        fault("probe: {estimator: fit}\nselect: {coupled: true}", &[])
+        fault("probe: {estimator: fit}\nselect: {solver: coupled}", &[])
             .contains("does not measure how groups act together")
     );
     read(
-        "probe: {estimator: fit}\nselect: {coupled: true, method: top}",
+        "probe: {estimator: fit}\nselect: {solver: coupled, method: top}",
         &[],
     )
     .unwrap();
@@ -380,7 +381,7 @@ fn keys_that_contradict_each_other_are_refused() {
             .starts_with("line 2, `dtype`: `bf16` is not supported on the CPU")
     );
     assert!(fault("probe: {steps: 8, every: 8}", &[]).contains("no measurement fits"));
-    assert!(fault("", &["train.steps=50"]).contains("leave none after the probe's 100"));
+    assert!(fault("", &["train.steps=50"]).contains("leave none after the probe's 60"));
     read("select: {steps: 50}", &["train.steps=50"]).unwrap();
 }
 
@@ -418,7 +419,7 @@ fn the_horizon_counts_steps_or_epochs() {
     assert_eq!(recipe.horizon(1).after, 7);
     assert_eq!(
         read("train: {steps: 130}", &[]).unwrap().horizon(1).after,
-        30
+        70
     );
 }
 

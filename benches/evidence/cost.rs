@@ -19,7 +19,7 @@ pub fn of(prepared: &Prepared<'_>, measured: &Measured) -> usize {
         true => classes - 1,
         false => 2,
     };
-    let adapts = recipe.probe.learning_rates == LearningRates::HiDlr;
+    let adapts = recipe.probe.learning_rates != LearningRates::Fixed;
     let along = if adapts { 2 } else { 0 };
     let measuring = measured.outcome.measurements.len() * (1 + backward + along);
     let passes = measuring * recipe.probe.examples.min(rows);

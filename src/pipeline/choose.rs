@@ -38,9 +38,10 @@ pub(super) fn split<'g>(groups: &'g [Group], kept: &[bool]) -> (Vec<&'g Group>, 
     (groups(kept), groups(dropped))
 }
 
-/// Whether the choice looks at how groups act together.
-pub(super) fn is_coupled(recipe: &Recipe) -> bool {
-    recipe.select.coupled && recipe.probe.estimator.measures_coupling()
+/// Whether the choice goes by the influence of each group alone.
+pub(super) fn is_by_influence(recipe: &Recipe) -> bool {
+    use recipe::Solver;
+    matches!(recipe.select.solver, Solver::Exact | Solver::Greedy)
 }
 
 /// The recipe's budget.
@@ -96,10 +97,11 @@ pub fn run(
     let method = match recipe.select.method {
         recipe::Method::Budget => Method::Budget {
             budget: budget(recipe)?,
-            solver: if is_coupled(recipe) {
-                Solver::Coupled
-            } else {
-                Solver::Exact
+            solver: match recipe.select.solver {
+                recipe::Solver::Slope => Solver::Slope,
+                recipe::Solver::Coupled => Solver::Coupled,
+                recipe::Solver::Exact => Solver::Exact,
+                recipe::Solver::Greedy => Solver::Greedy,
             },
         },
         recipe::Method::Pareto => Method::Pareto,
@@ -168,6 +170,7 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
                 parameters: group.size,
                 value: score.value,
                 influence: score.influence,
+                slope: score.slope_mean.max(0.0),
                 always: group.is_head(),
                 frozen_early: measured.outcome.frozen.contains(number),
             })

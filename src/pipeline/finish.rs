@@ -40,7 +40,7 @@ pub fn run<'a>(
             raced.values.restore()?;
             raced.fitted
         }
-        Start::Probe(trainer) => begin(prepared, measured, kept, trainer)?,
+        Start::Probe(trainer) => begin(prepared, measured, kept, trainer, None)?,
     };
     go_on(measured, fitted, last_step(prepared), recorder, interrupt)?;
     if !measured.interrupted() {
@@ -69,7 +69,7 @@ pub fn train_set(
     for group in trim(&prepared.groups, kept) {
         group.set_state(State::Trainable);
     }
-    let mut trainer = prepared.trainer()?;
+    let mut trainer = prepared.whole_trainer()?;
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
     let whole = prepared.horizon.probe + prepared.horizon.after;
     let fitted = FittedTrainer {
@@ -121,13 +121,14 @@ pub(super) fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
     survivors
 }
 
-/// The training of a set from the probe's end: everything else is dropped, and the survivors go on from their values, or from
-/// their first ones with the head as it was warmed up.
+/// The training of a set after the probe: everything else is dropped, and the survivors start again from their first values,
+/// with the head as it was warmed up, or go on from the probe's. In a race, a `round` has so many steps.
 pub(super) fn begin<'a>(
     prepared: &'a Prepared<'_>,
     measured: &Measured,
     kept: &[bool],
     probed: &Trainer<'a>,
+    round: Option<usize>,
 ) -> Result<FittedTrainer<'a>> {
     let survivors = trim(&prepared.groups, kept);
     let mut trainer = match prepared.recipe.select.after {
@@ -140,7 +141,7 @@ pub(super) fn begin<'a>(
                 group.set_state(State::Trainable);
             }
             measured.start.restore()?;
-            let mut trainer = prepared.rewound_trainer()?;
+            let mut trainer = prepared.rewound_trainer(round)?;
             for (number, rate) in measured.rates.iter().enumerate() {
                 trainer.set_rate(number, *rate);
             }
@@ -148,13 +149,14 @@ pub(super) fn begin<'a>(
         }
     };
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
-    if prepared.recipe.probe.learning_rates == LearningRates::HiDlr {
+    if prepared.recipe.probe.learning_rates != LearningRates::Fixed {
         raise_rates(prepared, kept, &mut trainer);
     }
     let steps = trainer.step()..last_step(prepared);
+    let every = prepared.recipe.select.refit;
     Ok(FittedTrainer {
+        heights: prepared.height_fit(every, steps)?,
         trainer,
-        heights: prepared.height_fit(prepared.recipe.select.refit, steps)?,
     })
 }
 

@@ -9,8 +9,8 @@ use crate::probe::influence::{FreezeOptions, Measurement, Verdict, to_freeze};
 
 /// Asked after every measurement.
 ///
-/// A coupled choice takes a group for what it adds to the others, which its own influence does not bound, so there nothing
-/// is frozen before the end. Freezing what the coupled search itself leaves out of twice the budget three times in a row
+/// Only for choices by influence. A coupled choice takes a group for what it adds to the others, which its own influence does not
+/// bound, and slopes are another order, so there nothing is frozen before the end. Freezing what the coupled search itself leaves out of twice the budget three times in a row
 /// was tried and made the choice less stable: on the quickstart, the sets of two seeds then shared 0.22 to 0.29 of their
 /// groups, without it 0.53 to 0.57.
 pub(super) struct EarlyFreezing<'a> {
@@ -24,7 +24,7 @@ pub(super) struct EarlyFreezing<'a> {
 impl<'a> EarlyFreezing<'a> {
     pub(super) fn new(prepared: &'a Prepared<'a>) -> Result<Self> {
         let recipe = prepared.recipe;
-        let budget = if recipe.probe.early_freeze && !choose::is_coupled(recipe) {
+        let budget = if recipe.probe.early_freeze && choose::is_by_influence(recipe) {
             choose::limit(recipe, prepared.base.num_parameters())?
         } else {
             None

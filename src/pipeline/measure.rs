@@ -19,7 +19,7 @@ use crate::probe::{
     ProbeOutcome,
 };
 use crate::progress::EventKind;
-use crate::recipe::{self, Method};
+use crate::recipe::{self, LearningRates, Method};
 use crate::report::{HeldOut, Stage};
 use crate::train::{Trainer, evaluate};
 
@@ -82,8 +82,9 @@ pub fn run(
         estimator: estimator(recipe),
         config: ProbeConfig {
             steps,
-            burn_in: (recipe.probe.burn_in * steps as f64).ceil() as usize,
+            burn_in: recipe.probe.burn_in_steps(),
             every: recipe.probe.every,
+            ratios: recipe.probe.learning_rates == LearningRates::HiDlr,
         },
         heights: prepared.height_fit(recipe.probe.every, 0..usize::MAX)?,
     };

@@ -125,7 +125,7 @@ impl<'r> Prepared<'r> {
     /// Fits the height of the learning rates within the first quarter of the steps `from..to`, at most `every` steps from one fit
     /// to the next, by batches of the training's size; `None` where the recipe's rates are fixed, or `every` is 0.
     pub fn height_fit(&self, every: usize, steps: Range<usize>) -> Result<Option<HeightFit<'_>>> {
-        if self.recipe.probe.learning_rates != LearningRates::HiDlr || every == 0 {
+        if self.recipe.probe.learning_rates == LearningRates::Fixed || every == 0 {
             return Ok(None);
         }
         let examples = (self.recipe.train.batch_size).min(self.data.train.rows.len());
@@ -144,49 +144,74 @@ impl<'r> Prepared<'r> {
         )))
     }
 
-    /// A trainer of all groups, over the whole horizon.
+    /// A trainer of all groups, over the whole horizon. Its warm-up is over before the first measurement: slopes and curvatures
+    /// shall be those of the training's own rates.
     pub fn trainer(&self) -> Result<Trainer<'_>> {
-        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, 0)?;
-        let steps = self.horizon.probe + self.horizon.after;
-        Ok(self.trainer_of(&self.groups, order, steps))
+        let whole = self.schedule(self.horizon.probe + self.horizon.after);
+        let schedule = Schedule {
+            warmup: whole.warmup.min(self.recipe.probe.burn_in_steps()),
+            ..whole
+        };
+        self.trainer_of(&self.groups, 0, schedule)
     }
 
-    /// A trainer that starts again after the selection, for `after: rewind`.
-    pub fn rewound_trainer(&self) -> Result<Trainer<'_>> {
-        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, 0)?;
-        Ok(self.trainer_of(&self.groups, order, self.horizon.after))
+    /// A trainer that starts again after the selection, for `after: rewind`; in a race its warm-up is over within the first
+    /// half of a `round`.
+    pub fn rewound_trainer(&self, round: Option<usize>) -> Result<Trainer<'_>> {
+        let whole = self.schedule(self.horizon.after);
+        let most = round.map_or(usize::MAX, |round| round / 2);
+        let schedule = Schedule {
+            warmup: whole.warmup.min(most),
+            ..whole
+        };
+        self.trainer_of(&self.groups, 0, schedule)
+    }
+
+    /// A trainer of all groups over the whole horizon, with nothing measured on the way.
+    pub fn whole_trainer(&self) -> Result<Trainer<'_>> {
+        let steps = self.horizon.probe + self.horizon.after;
+        self.trainer_of(&self.groups, 0, self.schedule(steps))
     }
 
     /// A trainer of these head groups, at a constant rate.
     pub fn warm_up_trainer<'a>(&'a self, heads: &'a [Group]) -> Result<Trainer<'a>> {
-        let order = self.order(&self.training_rows(), self.recipe.train.batch_size, WARM_UP)?;
-        let mut config = self.trainer_config(self.horizon.head_warmup);
-        config.schedule.kind = ScheduleKind::Constant;
-        Ok(Trainer::new(
-            &*self.model,
-            self.training_rows(),
-            order,
-            heads,
-            self.rates(heads),
-            config,
-        ))
+        let schedule = Schedule {
+            kind: ScheduleKind::Constant,
+            ..self.schedule(self.horizon.head_warmup)
+        };
+        self.trainer_of(heads, WARM_UP, schedule)
     }
 
     fn trainer_of<'a>(
         &'a self,
         groups: &'a [Group],
-        order: TrainOrder,
-        steps: usize,
-    ) -> Trainer<'a> {
-        let config = self.trainer_config(steps);
-        Trainer::new(
+        stream: u64,
+        schedule: Schedule,
+    ) -> Result<Trainer<'a>> {
+        let rows = self.training_rows();
+        let order = self.order(&rows, self.recipe.train.batch_size, stream)?;
+        let (rates, config) = (self.rates(groups), self.trainer_config(schedule));
+        Ok(Trainer::new(
             &*self.model,
-            self.training_rows(),
+            rows,
             order,
             groups,
-            self.rates(groups),
+            rates,
             config,
-        )
+        ))
+    }
+
+    /// The recipe's schedule over so many steps.
+    fn schedule(&self, steps: usize) -> Schedule {
+        let train = &self.recipe.train;
+        Schedule {
+            kind: match train.schedule {
+                recipe::Schedule::Linear => ScheduleKind::Linear,
+                recipe::Schedule::Constant => ScheduleKind::Constant,
+            },
+            warmup: (train.warmup * steps as f64).round() as usize,
+            steps,
+        }
     }
 
     /// Learning rates at the start.
@@ -206,7 +231,7 @@ impl<'r> Prepared<'r> {
             .collect()
     }
 
-    fn trainer_config(&self, steps: usize) -> TrainerConfig {
+    fn trainer_config(&self, schedule: Schedule) -> TrainerConfig {
         let train = &self.recipe.train;
         TrainerConfig {
             optimizer: AdamWConfig {
@@ -216,14 +241,7 @@ impl<'r> Prepared<'r> {
                 weight_decay: train.weight_decay,
                 clip: (train.clip > 0.0).then_some(train.clip),
             },
-            schedule: Schedule {
-                kind: match train.schedule {
-                    recipe::Schedule::Linear => ScheduleKind::Linear,
-                    recipe::Schedule::Constant => ScheduleKind::Constant,
-                },
-                warmup: train.warmup,
-                steps,
-            },
+            schedule,
             accumulate: train.accumulate,
             seed: self.recipe.seed,
         }

@@ -1,13 +1,12 @@
 //! Trains sets of groups against each other for a while, and goes on with the one that is ahead.
 //!
 //! A probe predicts from slope and curvature what a set will be worth, along the few directions that the superset's training
-//! takes. What people attach without measuring may train better all the same. So the sets that the rules chose and the usual
-//! uniform ones, all within the budget, start from the probe's values with what is not in the set dropped, and each fits the
-//! height of its own learning rates. All see the same batches in the same order, so that their training losses, each of rows not seen before, compare them
-//! without an evaluation. After every round the best third, by the mean loss of its second half, trains on for as long again
-//! (successive halving: Jamieson and Talwalkar 2016, <https://arxiv.org/abs/1502.07943>); the set that the recipe's rule chose is
-//! always among them, and wins unless another one is clearly ahead. The winner goes on from where it is, so that only the steps of
-//! the others were spent on choosing.
+//! takes. What people attach without measuring may train better all the same. So the rule's set and the usual uniform ones, all
+//! within the budget, train from the same start, and each fits the height of its own learning rates. All see the same batches in
+//! the same order, so that their training losses, each of rows not seen before, compare them without an evaluation. After every
+//! round the best third, by the mean loss of its second half, trains on for as long again (successive halving: Jamieson and
+//! Talwalkar 2016, <https://arxiv.org/abs/1502.07943>); the set that the recipe's rule chose is always among them, and wins unless
+//! another one is clearly ahead. The winner goes on from where it is, so that only the steps of the others were spent on choosing.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -32,8 +31,8 @@ const OF: usize = 3;
 const UNIFORM: [&[Family]; 4] = [
     &[Family::Norm],
     &[Family::LoraQv],
-    &[Family::Lora],
     &[Family::Norm, Family::LoraQv],
+    &[Family::Norm, Family::Lora],
 ];
 
 /// How far one set came.
@@ -97,7 +96,7 @@ pub fn run<'a>(
     let mut runners = (sets.into_iter())
         .map(|(name, kept)| {
             superset.restore()?;
-            let fitted = begin(prepared, measured, &kept, trainer)?;
+            let fitted = begin(prepared, measured, &kept, trainer, Some(round))?;
             Ok(Runner {
                 is_rule: kept == chosen.kept,
                 begun: fitted.trainer.step(),
@@ -193,8 +192,8 @@ fn is_ahead(a: &[f64], b: &[f64]) -> bool {
     lead > 0.0 && 4 * won >= 3 * a.len()
 }
 
-/// The sets of the rules, the one in use first, and the uniform ones; each set once. The greedy knapsack's is nearly the exact
-/// one's. What stopped training within the probe has lost its moments, and takes no part.
+/// The rule's set, the coupled one and that of slopes, and the uniform ones; each set once. What stopped training within the
+/// probe takes no part: it may have lost its moments.
 fn sets(
     prepared: &Prepared<'_>,
     probed: &Measured,
@@ -202,11 +201,14 @@ fn sets(
     capacity: usize,
 ) -> Vec<(String, Vec<bool>)> {
     let groups = &prepared.groups;
-    let is_racing = |set: &&ReportedSet| set.used || set.solver != Solver::Greedy;
+    let is_racing = |set: &&ReportedSet| {
+        set.used || matches!(set.solver, Solver::Coupled | Solver::Slope)
+    };
     let mut measured: Vec<_> = chosen.selection.sets.iter().filter(is_racing).collect();
     measured.sort_by_key(|set| !set.used);
     let by_rules = measured.into_iter().map(|set| {
         let name = match set.solver {
+            Solver::Slope => "slope",
             Solver::Exact => "exact",
             Solver::Greedy => "greedy",
             Solver::Coupled => "coupled",

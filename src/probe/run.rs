@@ -25,6 +25,8 @@ pub struct ProbeConfig {
     pub burn_in: usize,
     /// Steps between measurements.
     pub every: usize,
+    /// Whether the measured curvatures set the ratios of the rates, where their height is set.
+    pub ratios: bool,
 }
 
 /// What the probe saw.
@@ -60,7 +62,7 @@ pub struct Probe<'a> {
     pub estimator: Box<dyn Estimator>,
     /// How it runs.
     pub config: ProbeConfig,
-    /// Sets the height of the rates, and lets the measured curvature set their ratios; `None` keeps them.
+    /// Sets the height of the rates; `None` keeps them.
     pub heights: Option<HeightFit<'a>>,
 }
 
@@ -165,21 +167,23 @@ impl Probe<'_> {
         }
         .spread(&measured)?;
         if let (Some(heights), Some(along)) = (&mut self.heights, along) {
-            let members: Vec<bool> = self
-                .groups
-                .iter()
-                .zip(&measured)
-                .map(|(group, measured)| *measured && !group.is_reference())
-                .collect();
-            let ratios = next_ratios(
-                trainer.rates(),
-                &measurement.slope,
-                &measurement.curvature.diagonal(self.groups.len()),
-                &measurement.verdict,
-                &members,
-            );
-            for (number, rate) in ratios.into_iter().enumerate() {
-                trainer.set_rate(number, rate);
+            if self.config.ratios {
+                let members: Vec<bool> = self
+                    .groups
+                    .iter()
+                    .zip(&measured)
+                    .map(|(group, measured)| *measured && !group.is_reference())
+                    .collect();
+                let ratios = next_ratios(
+                    trainer.rates(),
+                    &measurement.slope,
+                    &measurement.curvature.diagonal(self.groups.len()),
+                    &measurement.verdict,
+                    &members,
+                );
+                for (number, rate) in ratios.into_iter().enumerate() {
+                    trainer.set_rate(number, rate);
+                }
             }
             heights.take(trainer, along);
         }

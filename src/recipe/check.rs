@@ -1,7 +1,7 @@
 //! Keys that depend on others: what gives way, what contradicts, and then the whole check.
 
 use super::layers::{Layers, Origin};
-use super::words::{DeviceChoice, Dtype, Method, Target};
+use super::words::{DeviceChoice, Dtype, Method, Solver, Target};
 use super::{Fault, Recipe, ranges};
 
 /// Settles keys that depend on others, checks the whole, and returns the recipe or every fault.
@@ -94,22 +94,22 @@ fn settle_target(recipe: &mut Recipe, layers: &mut Layers<'_>) {
 /// Coupled selection needs an estimator that measures coupling.
 fn settle_coupling(recipe: &mut Recipe, layers: &mut Layers<'_>) {
     let estimator = recipe.probe.estimator;
-    if !recipe.select.coupled
+    if recipe.select.solver != Solver::Coupled
         || recipe.select.method != Method::Budget
         || estimator.measures_coupling()
     {
         return;
     }
-    let origin = layers.origin("select.coupled").clone();
+    let origin = layers.origin("select.solver").clone();
     if layers.origin("probe.estimator").overrules(&origin) {
-        recipe.select.coupled = false;
+        recipe.select.solver = Solver::Exact;
     } else {
         let message =
             format!("the estimator `{estimator}` does not measure how groups act together");
         let hint =
-            "set `select.coupled` to `false`, or `probe.estimator` to `gauss-newton` or `full`"
+            "set `select.solver` to `exact` or `slope`, or `probe.estimator` to `gauss-newton` or `full`"
                 .to_owned();
-        layers.fault("select.coupled", &origin, message, Some(hint));
+        layers.fault("select.solver", &origin, message, Some(hint));
     }
 }
 

@@ -8,7 +8,7 @@ use serde_yaml::Value;
 use super::tree;
 use super::words::{
     After, BiasStyle, BottleneckStyle, Dtype, Estimator, Grouping, Learned, LearningRates, Method,
-    NonLinearity, Pooling, Schedule, Target, TaskKind,
+    NonLinearity, Pooling, Schedule, Solver, Target, TaskKind,
 };
 
 /// The form a value may have.
@@ -209,14 +209,14 @@ pub const KEYS: &[Key] = &[
     row("probe.examples", Form::Count, "training examples a measurement, other ones than the step's"),
     row("probe.exact_classes", Form::Count, "up to so many classes Gauss-Newton is exact; above, labels are drawn from the model"),
     row("probe.grouping", Form::WordsOrPatterns(Grouping::WORDS), "what makes a group; patterns match parameter paths"),
-    row("probe.learning_rates", Form::Words(LearningRates::WORDS), "each group follows its measured optimum, or all keep `train`'s"),
+    row("probe.learning_rates", Form::Words(LearningRates::WORDS), "one measured height for all groups, or for each in the ratio of its own optimum, or `train`'s"),
     row("probe.early_freeze", Form::Flag, "without coupling, stop training groups that clearly miss the budget"),
     row("probe.resamples", Form::Count, "bootstrap draws for the intervals"),
     row("probe.confidence", Form::Number, "coverage of the intervals"),
     row("select", Form::Section, "how groups are chosen"),
     row("select.method", Form::Words(Method::WORDS), "the rule"),
     row("select.budget", Form::Budget, "parameters to keep besides the head: a count, or a share of the model"),
-    row("select.coupled", Form::Flag, "method `budget`: value sets, not single groups; needs `gauss-newton` or `full`"),
+    row("select.solver", Form::Words(Solver::WORDS), "method `budget`: the set worth most together (needs `gauss-newton` or `full`), with the greatest slopes, worth most one by one, or by influence"),
     row("select.psi", Form::Number, "method `psi`: keep groups with psi times the least influence of the base weights"),
     row("select.top", Form::Count, "method `top`: number of groups to keep"),
     row("select.threshold", Form::Number, "method `threshold`: share of the whole influence to keep"),

@@ -22,7 +22,7 @@ impl Recipe {
     /// ```
     /// use autopeft::recipe::Recipe;
     /// let horizon = Recipe::default().horizon(1600); // 3 epochs of 100 steps
-    /// assert_eq!((horizon.probe, horizon.after), (100, 200));
+    /// assert_eq!((horizon.probe, horizon.after), (60, 240));
     /// ```
     pub fn horizon(&self, rows: usize) -> Horizon {
         let total = self.total_steps(rows);
@@ -59,7 +59,11 @@ impl Recipe {
 impl Probe {
     /// Number of measurements: every `every` steps, beginning after the burn-in.
     pub fn measurements(&self) -> usize {
-        let burn_in = (self.burn_in * self.steps as f64).ceil() as usize;
-        self.steps.saturating_sub(burn_in) / self.every.max(1)
+        self.steps.saturating_sub(self.burn_in_steps()) / self.every.max(1)
+    }
+
+    /// Steps before the first measurement.
+    pub fn burn_in_steps(&self) -> usize {
+        (self.burn_in * self.steps as f64).ceil() as usize
     }
 }

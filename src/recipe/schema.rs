@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::words::{
     After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, Learned,
-    LearningRates, Method, NonLinearity, Pooling, Schedule, Target, Targets, TaskKind,
+    LearningRates, Method, NonLinearity, Pooling, Schedule, Solver, Target, Targets, TaskKind,
 };
 
 /// Everything a run needs to know.
@@ -332,10 +332,10 @@ pub struct Probe {
 impl Default for Probe {
     fn default() -> Self {
         Self {
-            steps: 100,
+            steps: 60,
             burn_in: 0.2,
             head_warmup: 20,
-            every: 8,
+            every: 6,
             estimator: Estimator::default(),
             examples: 64,
             exact_classes: 8,
@@ -357,8 +357,8 @@ pub struct Select {
     /// Parameters to keep besides the head: a count, or a share of the model with `%`.
     #[serde(deserialize_with = "text_or_number")]
     pub budget: String,
-    /// Whether `budget` counts how groups act together.
-    pub coupled: bool,
+    /// Whose set within the budget is the rule's.
+    pub solver: Solver,
     /// Factor of `psi`.
     pub psi: f64,
     /// Number of groups of `top`.
@@ -380,7 +380,7 @@ impl Default for Select {
         Self {
             method: Method::default(),
             budget: "0.3%".to_owned(),
-            coupled: true,
+            solver: Solver::default(),
             psi: 10.0,
             top: 10,
             threshold: 0.95,

@@ -181,8 +181,10 @@ impl Estimator {
 words! {
     /// Who sets the learning rates of the groups during the probe.
     LearningRates {
-        /// The measured optimum of each group, followed slowly (Hi-DLR).
+        /// One rate for all groups, kept where the steps of all together are good.
         #[default]
+        Common = "common",
+        /// The same height, and between the groups the ratios of their own measured optima (Hi-DLR).
         HiDlr = "hi-dlr",
         /// The rates of `train`.
         Fixed = "fixed",
@@ -207,13 +209,28 @@ words! {
 }
 
 words! {
+    /// Whose set within a budget is the rule's.
+    Solver {
+        /// The greatest predicted decrease together.
+        #[default]
+        Coupled = "coupled",
+        /// The greatest sum of slopes.
+        Slope = "slope",
+        /// The greatest sum of the groups' own predicted decreases.
+        Exact = "exact",
+        /// By influence per parameter, as in the paper.
+        Greedy = "greedy",
+    }
+}
+
+words! {
     /// How training goes on after the selection.
     After {
-        /// From the values the probe reached.
+        /// From the initial values, with the head as it was before the probe.
         #[default]
-        Continue = "continue",
-        /// From the initial values, as in the paper.
         Rewind = "rewind",
+        /// From the values the probe reached.
+        Continue = "continue",
     }
 }
 

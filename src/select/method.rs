@@ -3,7 +3,7 @@
 //! ```
 //! use autopeft::select::{Candidate, Method, SelectOptions, SelectionInput, Solver, select};
 //! let group = |name: &str, parameters, value: f64| Candidate {
-//!     name: name.into(), parameters, value, influence: 2.0 * value / parameters as f64,
+//!     name: name.into(), parameters, value, influence: 2.0 * value / parameters as f64, slope: value,
 //!     always: name == "head", frozen_early: false,
 //! };
 //! let input = SelectionInput {
@@ -30,6 +30,8 @@ use super::selection::{Candidate, Optimality, Reason, ReportedSet, Selection, Se
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Solver {
+    /// The set with the greatest sum of slopes: what falls fastest at one rate for all. No curvature enters.
+    Slope,
     /// The most valuable set, coupling ignored.
     #[default]
     Exact,
@@ -170,7 +172,7 @@ pub fn select_prefix(input: &SelectionInput, length: usize) -> Result<Selection,
     Ok(selection)
 }
 
-/// All three solvers' sets, and the decisions of the one that is used.
+/// All solvers' sets, and the decisions of the one that is used.
 fn within_budget(
     input: &SelectionInput,
     order: &[usize],
@@ -209,10 +211,13 @@ fn within_budget(
         .iter()
         .for_each(|&index| items[index].value = candidates[index].value);
 
+    let mut slopes = items.clone();
+    (order.iter()).for_each(|&index| slopes[index].value = candidates[index].slope);
+    let slope = knapsack::exact(&slopes, capacity, &options.limits);
     let exact = knapsack::exact(&items, capacity, &options.limits);
     let greedy = knapsack::greedy(&items, capacity);
     let mut notes = Vec::new();
-    if !exact.optimal {
+    if !exact.optimal || !slope.optimal {
         notes.push(
             "the search for the most valuable set was cut short: it may not be the best".to_owned(),
         );
@@ -233,13 +238,21 @@ fn within_budget(
         let starts: [&[usize]; 2] = [&exact.chosen, &greedy.chosen];
         model.select(&items, order, capacity, &starts, &options.coupled)
     });
-    let mut found = vec![(Solver::Exact, exact), (Solver::Greedy, greedy)];
+    let value = |chosen: &[usize]| {
+        let values = chosen.iter().map(|&index| candidates[index].value);
+        values.sum::<f64>()
+    };
+    let slope = Packing {
+        value: value(&slope.chosen),
+        ..slope
+    };
+    let mut found = vec![
+        (Solver::Slope, slope),
+        (Solver::Exact, exact),
+        (Solver::Greedy, greedy),
+    ];
     if let Some(set) = coupled {
-        let value = set
-            .chosen
-            .iter()
-            .map(|&index| candidates[index].value)
-            .sum();
+        let value = value(&set.chosen);
         let packing = Packing {
             chosen: set.chosen,
             value,
@@ -277,9 +290,9 @@ fn within_budget(
             parameters: packing.parameters,
             value: packing.value,
             optimality: match (name, packing.optimal) {
-                (Solver::Exact, true) => Optimality::Proven,
+                (Solver::Slope | Solver::Exact, true) => Optimality::Proven,
                 (Solver::Coupled, true) => Optimality::Local,
-                (Solver::Exact | Solver::Coupled, false) | (Solver::Greedy, _) => {
+                (Solver::Slope | Solver::Exact | Solver::Coupled, false) | (Solver::Greedy, _) => {
                     Optimality::Unproven
                 }
             },

@@ -21,6 +21,8 @@ pub struct Candidate {
     pub value: f64,
     /// Influence per parameter, `PPI_k`.
     pub influence: f64,
+    /// Mean slope `b_k`, loss per unit rate; zero when it does not fall.
+    pub slope: f64,
     /// The task head: kept whatever its score, and outside the budget.
     pub always: bool,
     /// Stopped training during the probe, so it can no longer be kept.
@@ -56,6 +58,7 @@ impl SelectionInput {
             for (what, value) in [
                 ("value", candidate.value),
                 ("influence", candidate.influence),
+                ("slope", candidate.slope),
             ] {
                 if !(value.is_finite() && value >= 0.0) {
                     return Err(SelectError::InvalidScore {

@@ -17,8 +17,8 @@ pub enum ScheduleKind {
 pub struct Schedule {
     /// What follows the warm-up.
     pub kind: ScheduleKind,
-    /// Share of the steps that warm up, 0 to 1.
-    pub warmup: f64,
+    /// Steps that warm up.
+    pub warmup: usize,
     /// Steps of the whole run.
     pub steps: usize,
 }
@@ -26,28 +26,22 @@ pub struct Schedule {
 impl Schedule {
     /// The factor at `step` without the warm-up, which is no statement about the rates: 1 until its end.
     pub fn decay(&self, step: usize) -> f64 {
-        match (step as f64) < self.warmup_steps() {
+        match step < self.warmup {
             true => 1.0,
             false => self.factor(step),
         }
     }
 
-    fn warmup_steps(&self) -> f64 {
-        (self.warmup * self.steps as f64).round()
-    }
-
     /// The factor at `step`, counted from 0. In (0, 1] within the run.
     pub fn factor(&self, step: usize) -> f64 {
-        let warmup = self.warmup_steps();
-        let position = step as f64;
-        if position < warmup {
-            return (position + 1.0) / (warmup + 1.0);
+        if step < self.warmup {
+            return (step + 1) as f64 / (self.warmup + 1) as f64;
         }
         match self.kind {
             ScheduleKind::Constant => 1.0,
             ScheduleKind::Linear => {
-                let rest = (self.steps as f64 - warmup).max(1.0);
-                ((self.steps as f64 - position) / rest).clamp(0.0, 1.0)
+                let rest = self.steps.saturating_sub(self.warmup).max(1);
+                self.steps.saturating_sub(step) as f64 / rest as f64
             }
         }
     }
@@ -61,7 +55,7 @@ mod tests {
     fn the_decay_is_the_factor_from_the_end_of_the_warm_up_on() {
         let schedule = Schedule {
             kind: ScheduleKind::Linear,
-            warmup: 0.1,
+            warmup: 10,
             steps: 100,
         };
         assert!((0..10).all(|step| schedule.decay(step) == 1.0));
@@ -72,7 +66,7 @@ mod tests {
     fn linear_rises_to_one_and_falls_towards_zero() {
         let schedule = Schedule {
             kind: ScheduleKind::Linear,
-            warmup: 0.1,
+            warmup: 10,
             steps: 100,
         };
         let factors: Vec<f64> = (0..100).map(|step| schedule.factor(step)).collect();

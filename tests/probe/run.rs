@@ -69,6 +69,7 @@ impl Default for Plan<'_> {
                 steps: STEPS,
                 burn_in: 4,
                 every: 4,
+                ratios: true,
             },
             adapts: true,
             interrupt_at: usize::MAX,
@@ -93,7 +94,7 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
         optimizer: AdamWConfig::default(),
         schedule: Schedule {
             kind: ScheduleKind::Constant,
-            warmup: 0.0,
+            warmup: 0,
             steps: STEPS,
         },
         accumulate: 1,

@@ -19,13 +19,13 @@ fn kept(report: &SelectionReport) -> BTreeSet<String> {
 
 #[test]
 fn budgets_are_kept_and_larger_ones_keep_more() {
-    for coupled in ["true", "false"] {
+    for solver in ["slope", "coupled", "exact", "greedy"] {
         let mut last = 0;
         for budget in [40, 300, 6_000] {
             let bench = Bench::new();
             let budget_setting = format!("select.budget={budget}");
-            let coupled = format!("select.coupled={coupled}");
-            let report = bench.report(&[&budget_setting, &coupled]);
+            let solver = format!("select.solver={solver}");
+            let report = bench.report(&[&budget_setting, &solver]);
             assert!(
                 report.kept_parameters <= budget,
                 "{} of {budget}",
@@ -244,7 +244,7 @@ fn groups_far_below_a_diagonal_budget_stop_training_early_and_are_not_kept() {
         "train.steps=40",
         "probe.steps=30",
         "probe.burn_in=0.1",
-        "select.coupled=false",
+        "select.solver=exact",
         "select.budget=100",
     ];
     let report = Bench::new().report(&settings);

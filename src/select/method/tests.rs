@@ -11,6 +11,7 @@ fn group(name: &str, parameters: usize, value: f64) -> Candidate {
         parameters,
         value,
         influence: 2.0 * value / parameters as f64,
+        slope: value,
         always: name == "head",
         frozen_early: false,
     }
@@ -232,7 +233,7 @@ fn ties_go_to_fewer_parameters_then_to_the_name() {
 }
 
 #[test]
-fn all_three_sets_are_reported_with_both_values() {
+fn all_sets_are_reported_with_both_values() {
     // `a` and `b` are one direction; `c` is independent.
     let curvature = vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0];
     let coupled = SelectionInput {
@@ -263,6 +264,7 @@ fn all_three_sets_are_reported_with_both_values() {
     assert_eq!(
         sets,
         [
+            (Solver::Slope, "a b".into(), 1.0),
             (Solver::Exact, "a b".into(), 1.0),
             (Solver::Greedy, "a b".into(), 1.0),
             (Solver::Coupled, "a c".into(), 0.625)
@@ -274,10 +276,10 @@ fn all_three_sets_are_reported_with_both_values() {
         .map(|set| set.coupled_value.unwrap())
         .collect();
     assert!(
-        (values[0] - 0.5).abs() < 1e-3 && (values[2] - 0.625).abs() < 1e-3,
+        (values[0] - 0.5).abs() < 1e-3 && (values[3] - 0.625).abs() < 1e-3,
         "{values:?}"
     );
-    assert_eq!(selection.sets[2].optimality, Optimality::Local);
+    assert_eq!(selection.sets[3].optimality, Optimality::Local);
     // The same with the default solver: same sets, another one used.
     let exact = select(
         &coupled,
@@ -286,7 +288,27 @@ fn all_three_sets_are_reported_with_both_values() {
     )
     .unwrap();
     assert_eq!(kept(&exact), ["a", "b"]);
-    assert!(exact.sets[0].used && !exact.sets[2].used);
+    assert!(exact.sets[1].used && !exact.sets[3].used);
+}
+
+#[test]
+fn the_set_of_slopes_does_not_look_at_the_curvature() {
+    // `bent` has the greater slope, and for its curvature the smaller predicted decrease.
+    let mut bent = group("bent", 10, 1.0);
+    bent.slope = 4.0;
+    let mut flat = group("flat", 10, 2.0);
+    flat.slope = 1.0;
+    let input = SelectionInput {
+        candidates: vec![bent, flat],
+        base_parameters: 1_000,
+        ..SelectionInput::default()
+    };
+    let chosen = |solver| {
+        let selection = select(&input, budget(10, solver), &SelectOptions::default()).unwrap();
+        (kept(&selection).join(" "), selection.value)
+    };
+    assert_eq!(chosen(Solver::Slope), ("bent".to_owned(), 1.0));
+    assert_eq!(chosen(Solver::Exact), ("flat".to_owned(), 2.0));
 }
 
 #[test]
@@ -322,7 +344,7 @@ fn a_bad_curvature_is_an_error_only_for_who_needs_it() {
     )
     .unwrap();
     assert_eq!(selection.notes.len(), 1);
-    assert_eq!(selection.sets.len(), 2);
+    assert_eq!(selection.sets.len(), 3);
 }
 
 #[test]
