@@ -73,7 +73,7 @@ pub fn train_set(
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
     let whole = prepared.horizon.probe + prepared.horizon.after;
     let fitted = FittedTrainer {
-        heights: prepared.height_fit(every, 0..whole)?,
+        heights: prepared.height_fit(every, 0..whole, 1.0)?,
         trainer,
     };
     go_on(measured, fitted, whole, recorder, interrupt)
@@ -155,7 +155,7 @@ pub(super) fn begin<'a>(
     let steps = trainer.step()..last_step(prepared);
     let every = prepared.recipe.select.refit;
     Ok(FittedTrainer {
-        heights: prepared.height_fit(every, steps)?,
+        heights: prepared.height_fit(every, steps, 1.0)?,
         trainer,
     })
 }

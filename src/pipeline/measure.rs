@@ -86,7 +86,7 @@ pub fn run(
             every: recipe.probe.every,
             ratios: recipe.probe.learning_rates == LearningRates::HiDlr,
         },
-        heights: prepared.height_fit(recipe.probe.every, 0..usize::MAX)?,
+        heights: prepared.height_fit(recipe.probe.every, 0..usize::MAX, 0.0)?,
     };
     let sizes: Vec<usize> = prepared.groups.iter().map(|group| group.size).collect();
     let mut freezing = EarlyFreezing::new(prepared)?;

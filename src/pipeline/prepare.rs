@@ -123,8 +123,14 @@ impl<'r> Prepared<'r> {
     }
 
     /// Fits the height of the learning rates within the first quarter of the steps `from..to`, at most `every` steps from one fit
-    /// to the next, by batches of the training's size; `None` where the recipe's rates are fixed, or `every` is 0.
-    pub fn height_fit(&self, every: usize, steps: Range<usize>) -> Result<Option<HeightFit<'_>>> {
+    /// to the next and never below `lowest` times the start, by batches of the training's size; `None` where the recipe's rates are
+    /// fixed, or `every` is 0.
+    pub fn height_fit(
+        &self,
+        every: usize,
+        steps: Range<usize>,
+        lowest: f64,
+    ) -> Result<Option<HeightFit<'_>>> {
         if self.recipe.probe.learning_rates == LearningRates::Fixed || every == 0 {
             return Ok(None);
         }
@@ -134,6 +140,7 @@ impl<'r> Prepared<'r> {
         let pace = FitPace {
             every,
             until: steps.start + steps.len() / FITTED,
+            lowest,
         };
         Ok(Some(HeightFit::new(
             &*self.model,

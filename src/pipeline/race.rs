@@ -192,7 +192,7 @@ fn is_ahead(a: &[f64], b: &[f64]) -> bool {
     lead > 0.0 && 4 * won >= 3 * a.len()
 }
 
-/// The rule's set, the coupled one and that of slopes, and the uniform ones; each set once. What stopped training within the
+/// The rule's set, the coupled one where it is another, and the uniform ones; each set once. What stopped training within the
 /// probe takes no part: it may have lost its moments.
 fn sets(
     prepared: &Prepared<'_>,
@@ -201,9 +201,7 @@ fn sets(
     capacity: usize,
 ) -> Vec<(String, Vec<bool>)> {
     let groups = &prepared.groups;
-    let is_racing = |set: &&ReportedSet| {
-        set.used || matches!(set.solver, Solver::Coupled | Solver::Slope)
-    };
+    let is_racing = |set: &&ReportedSet| set.used || set.solver == Solver::Coupled;
     let mut measured: Vec<_> = chosen.selection.sets.iter().filter(is_racing).collect();
     measured.sort_by_key(|set| !set.used);
     let by_rules = measured.into_iter().map(|set| {

@@ -37,13 +37,15 @@ pub struct HeightFit<'a> {
 }
 
 /// When [`HeightFit`] fits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FitPace {
     /// At most so many steps from one fit to the next, and a quarter of that while the rates are far from where they should
     /// be; at least 1.
     pub every: usize,
     /// The last step with a fit.
     pub until: usize,
+    /// Multiple of the start below which the height does not go, unless a loss is no number.
+    pub lowest: f64,
 }
 
 impl<'a> HeightFit<'a> {
@@ -62,7 +64,7 @@ impl<'a> HeightFit<'a> {
             order,
             pace,
             due: 0,
-            height: Height::default(),
+            height: Height::above(pace.lowest),
             fits: 0,
             mean: MeanHeight::default(),
         }

@@ -45,19 +45,26 @@ pub struct Height {
     /// Decaying sums over the fits, loss per unit of height and of its square.
     slope: f64,
     curvature: f64,
+    lowest: f64,
 }
 
 impl Default for Height {
     fn default() -> Self {
-        Self {
-            height: 1.0,
-            slope: 0.0,
-            curvature: 0.0,
-        }
+        Self::above(0.0)
     }
 }
 
 impl Height {
+    /// One that is lowered below this, its start being 1, only for losses that are no numbers.
+    pub fn above(lowest: f64) -> Self {
+        Self {
+            height: 1.0,
+            slope: 0.0,
+            curvature: 0.0,
+            lowest,
+        }
+    }
+
     /// By how much all rates were raised so far.
     pub fn value(&self) -> f64 {
         self.height
@@ -77,6 +84,10 @@ impl Height {
         // Fall and bend of the loss over the present step.
         let fall = self.slope * self.height;
         let bend = self.curvature * self.height.powi(2);
+        let lowest = match is_finite {
+            true => self.lowest / self.height,
+            false => 0.0,
+        };
         let factor = if !is_finite {
             0.0 // A loss that is no number is too large a step.
         } else if bend <= 0.0 || fall <= -0.5 * bend {
@@ -88,6 +99,7 @@ impl Height {
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
             .powf(PACE)
+            .max(lowest.min(1.0))
             .min(HIGHEST / self.height);
         self.height *= factor;
         factor
@@ -200,6 +212,22 @@ mod tests {
             let sum = rates.iter().sum::<f64>();
             assert!((sum - end).abs() < 1e-6, "{start}: {sum}");
         }
+    }
+
+    #[test]
+    fn a_height_with_a_floor_goes_below_it_for_a_loss_that_is_no_number_alone() {
+        let far_too_long = parabola(0.0, 10.0);
+        let mut height = Height::above(1.0);
+        assert_eq!(height.factor(parabola(10.0, 1.0)), 2.0);
+        let factors: Vec<f64> = (0..9).map(|_| height.factor(far_too_long)).collect();
+        assert!((height.value() - 1.0).abs() < 1e-12, "{factors:?}");
+        let no_number = StepLosses {
+            ahead: f64::NAN,
+            ..far_too_long
+        };
+        assert_eq!(height.factor(no_number), 0.5);
+        // And is not jerked back.
+        assert_eq!(height.factor(far_too_long), 1.0);
     }
 
     fn ratios(rates: &[f64], slope: &[f64], diagonal: &[f64], members: &[bool]) -> Vec<f64> {

@@ -42,7 +42,8 @@ pub use schema::{
 };
 pub use words::{
     After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, Learned,
-    LearningRates, Method, NonLinearity, Pooling, Schedule, Solver, Target, Targets, TaskKind, UnknownWord,
+    LearningRates, Method, NonLinearity, Pooling, Schedule, Solver, Target, Targets, TaskKind,
+    UnknownWord,
 };
 
 impl Recipe {

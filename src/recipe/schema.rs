@@ -384,7 +384,7 @@ impl Default for Select {
             psi: 10.0,
             top: 10,
             threshold: 0.95,
-            race: 24,
+            race: 36,
             refit: 12,
             after: After::default(),
             steps: None,
