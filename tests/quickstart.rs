@@ -12,11 +12,11 @@ use autopeft::recipe::{Override, Recipe};
 use autopeft::report::{SelectionReport, Stage};
 use autopeft_adapters::Kind;
 
-fn run(seed: u64) -> SelectionReport {
+fn run(changes: &[&str]) -> SelectionReport {
     let dir = tempfile::tempdir().unwrap();
     let text = autopeft::recipe::embedded("quickstart").unwrap().text;
-    let seed: Override = format!("seed={seed}").parse().unwrap();
-    let recipe = Recipe::read("quickstart", text, &[seed]).unwrap();
+    let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
+    let recipe = Recipe::read("quickstart", text, &changes).unwrap();
     let out = dir.path().join("out");
     pipeline::select(&recipe, &out, &Silent, &Interrupt::default())
         .unwrap()
@@ -51,17 +51,28 @@ fn overlap(a: &SelectionReport, b: &SelectionReport) -> (f64, f64) {
     )
 }
 
+fn learns(report: &SelectionReport) {
+    // 53.4 % of the held-out reviews are of the larger class; the standard error of 700 is under 2 points.
+    assert!(accuracy(report, Stage::Trimmed) > 0.70);
+    assert!(accuracy(report, Stage::Superset) > 0.65);
+    assert!(report.kept_parameters <= report.budget.unwrap());
+    let kept = report.groups.iter().filter(|group| group.kept).count();
+    assert!(kept > 3, "{kept} groups kept");
+}
+
 #[test]
-fn the_quickstart_beats_the_majority_class_and_other_seeds_keep_much_the_same_groups() {
-    let reports: Vec<SelectionReport> = (0..2).map(run).collect();
+fn the_quickstart_beats_the_majority_class() {
+    let report = run(&[]);
+    assert_eq!(report.race.len(), 5);
+    learns(&report);
+}
+
+#[test]
+fn the_rule_keeps_much_the_same_groups_with_another_seed() {
+    let reports = ["seed=0", "seed=1"].map(|seed| run(&[seed, "select.race=0"]));
     for report in &reports {
-        // 53.4 % of the held-out reviews are of the larger class; the standard error of 700 is under 2 points.
-        assert!(accuracy(report, Stage::Trimmed) > 0.70);
-        assert!(accuracy(report, Stage::Superset) > 0.65);
-        let budget = report.budget.unwrap();
-        assert!(report.kept_parameters <= budget && report.kept_parameters > budget / 2);
-        let kept = report.groups.iter().filter(|group| group.kept).count();
-        assert!(kept > 3, "{kept} groups kept");
+        learns(report);
+        assert!(report.kept_parameters > report.budget.unwrap() / 2);
     }
     // Measured between seeds 0, 1 and 2: 0.56 to 0.63.
     let (shared, by_chance) = overlap(&reports[0], &reports[1]);

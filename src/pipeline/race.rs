@@ -3,10 +3,10 @@
 //! A probe predicts from slope and curvature what a set will be worth, along the few directions that the superset's training
 //! takes. What people attach without measuring may train better all the same. So the rule's set and the usual uniform ones, all
 //! within the budget, train from the same start, and each fits the height of its own learning rates. All see the same batches in
-//! the same order, so that their training losses, each of rows not seen before, compare them without an evaluation. After every
-//! round the best third, by the mean loss of its second half, trains on for as long again (successive halving: Jamieson and
-//! Talwalkar 2016, <https://arxiv.org/abs/1502.07943>); the set that the recipe's rule chose is always among them, and wins unless
-//! another one is clearly ahead. The winner goes on from where it is, so that only the steps of the others were spent on choosing.
+//! the same order, so that their training losses, each of rows not seen before, compare them without an evaluation. After a
+//! round the two best, by the mean loss of its second half, train on for as long again (successive halving: Jamieson and Talwalkar
+//! 2016, <https://arxiv.org/abs/1502.07943>). The favourite, norms, is always one of them, and wins unless the other one is clearly
+//! ahead. The winner goes on from where it is, so that only the steps of the others were spent on choosing.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,10 +24,10 @@ use crate::progress::EventKind;
 use crate::select::{ReportedSet, Solver};
 use crate::train::{StepReport, Trainer};
 
-/// Of so many, one goes into the next round.
-const OF: usize = 3;
+/// So many go into the second round.
+const FINALISTS: usize = 2;
 
-/// Uniform sets that take part.
+/// Uniform sets that take part, the favourite first.
 const UNIFORM: [&[Family]; 4] = [
     &[Family::Norm],
     &[Family::LoraQv],
@@ -55,7 +55,7 @@ struct Runner<'a> {
     fitted: FittedTrainer<'a>,
     begun: usize,
     values: Snapshot,
-    is_rule: bool,
+    is_favourite: bool,
     /// Training losses of the second half of the last round; none where the training diverged.
     losses: Vec<f64>,
 }
@@ -84,21 +84,18 @@ pub fn run<'a>(
         return Ok(None);
     };
     let sets = sets(prepared, measured, chosen, capacity);
-    let rounds = std::iter::successors(Some(sets.len()), |left| Some(left.div_ceil(OF)));
-    let rounds: Vec<usize> = rounds.take_while(|left| *left > 1).collect();
-    // The winner of a short training has to have something left of it.
-    let most = prepared.horizon.after / (2 * rounds.len().max(1));
-    let round = prepared.recipe.select.race.min(most);
-    if rounds.is_empty() || round == 0 {
+    // The winner of a short training has to have half of it left.
+    let round = (prepared.recipe.select.race).min(prepared.horizon.after / 4);
+    if sets.len() < 2 || round == 0 {
         return Ok(None);
     }
     let superset = Snapshot::of(&prepared.groups);
-    let mut runners = (sets.into_iter())
-        .map(|(name, kept)| {
+    let mut runners = (sets.into_iter().enumerate())
+        .map(|(place, (name, kept))| {
             superset.restore()?;
             let fitted = begin(prepared, measured, &kept, trainer, Some(round))?;
             Ok(Runner {
-                is_rule: kept == chosen.kept,
+                is_favourite: place == 0,
                 begun: fitted.trainer.step(),
                 values: Snapshot::of(&prepared.groups),
                 losses: Vec::new(),
@@ -109,9 +106,9 @@ pub fn run<'a>(
         })
         .collect::<Result<Vec<_>>>()?;
     let (mut placings, mut steps) = (Vec::new(), 0);
-    let total = rounds.iter().sum::<usize>() * round;
+    let total = (runners.len() + FINALISTS) * round;
     recorder.progress.start("race", Some(total));
-    while runners.len() > 1 {
+    for next in [FINALISTS, 1] {
         for runner in &mut runners {
             runner.losses.clear();
             runner.values.restore()?;
@@ -134,7 +131,6 @@ pub fn run<'a>(
             }
             runner.values = Snapshot::of(&prepared.groups);
         }
-        let next = runners.len().div_ceil(OF);
         rank(&mut runners, next);
         for runner in runners.drain(next..) {
             measured.fits += runner.fitted.fits();
@@ -167,10 +163,10 @@ pub fn run<'a>(
     }))
 }
 
-/// The best first, of which `next` go on. The rule's set is always among them, and the last one left unless the best is ahead.
+/// The best first, of which `next` go on. The favourite is always among them, and the last one left unless the best is ahead.
 fn rank(runners: &mut [Runner<'_>], next: usize) {
     runners.sort_by(|a, b| a.loss().total_cmp(&b.loss()));
-    let Some(rule) = runners.iter().position(|runner| runner.is_rule) else {
+    let Some(rule) = runners.iter().position(|runner| runner.is_favourite) else {
         return;
     };
     let (Some(best), Some(own)) = (runners.first(), runners.get(rule)) else {
@@ -192,8 +188,8 @@ fn is_ahead(a: &[f64], b: &[f64]) -> bool {
     lead > 0.0 && 4 * won >= 3 * a.len()
 }
 
-/// The rule's set, the coupled one where it is another, and the uniform ones; each set once. What stopped training within the
-/// probe takes no part: it may have lost its moments.
+/// The sets that take part, the favourite first, which is norms where there are any; each set once. What stopped training within
+/// the probe takes no part: it may have lost its moments.
 fn sets(
     prepared: &Prepared<'_>,
     probed: &Measured,
@@ -214,7 +210,7 @@ fn sets(
         let is_kept = |group: &Group| group.is_head() || set.groups.contains(&group.name);
         (name.to_owned(), groups.iter().map(is_kept).collect())
     });
-    let by_habit = UNIFORM.iter().map(|families| {
+    let mut by_habit = UNIFORM.iter().map(|families| {
         let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
         let mut kept = uniform(families, groups, capacity);
         for number in &probed.outcome.frozen {
@@ -225,7 +221,8 @@ fn sets(
         (names.join("+"), kept)
     });
     let mut sets: Vec<(String, Vec<bool>)> = Vec::new();
-    for (name, kept) in by_rules.chain(by_habit) {
+    let favourite = by_habit.next();
+    for (name, kept) in favourite.into_iter().chain(by_rules).chain(by_habit) {
         let is_empty = (groups.iter().zip(&kept)).all(|(group, kept)| !kept || group.is_head());
         if !is_empty && sets.iter().all(|(_, other)| *other != kept) {
             sets.push((name, kept));

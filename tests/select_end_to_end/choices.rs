@@ -139,6 +139,21 @@ fn the_halves_of_a_lora_may_be_kept_apart() {
 }
 
 #[test]
+fn all_groups_have_one_rate_unless_the_ratios_of_their_own_are_asked_for() {
+    let spread = |rates: &str| {
+        let report = Bench::new().report(&[&format!("probe.learning_rates={rates}")]);
+        let kept = report.groups.iter().filter(|group| group.kept);
+        let rates: Vec<f64> = kept.map(|group| group.learning_rate).collect();
+        let largest = rates.iter().copied().fold(0.0, f64::max);
+        let smallest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!(rates.len() > 3 && smallest > 0.0, "{rates:?}");
+        largest / smallest
+    };
+    assert!((spread("common") - 1.0).abs() < 1e-9);
+    assert!(spread("hi-dlr") > 1.01);
+}
+
+#[test]
 fn rewinding_trains_what_was_kept_from_its_start() {
     let (onward, rewound) = (Bench::new(), Bench::new());
     let first = onward.report(&["select.after=continue"]);
