@@ -56,6 +56,7 @@ def main():
         settings = {
             "train.steps": args.steps, "train.epochs": "null", "train.batch_size": args.batch, "probe.steps": args.probe_steps,
             "probe.examples": args.examples, "superset.lora.rank_blocks": "[8]", "probe.early_freeze": "false", "select.race": 0, "select.refit": 0,
+            "select.after": "continue", "probe.learning_rates": "hi-dlr",
         }
         command = [
             args.program, "select", "--model", args.model, "--data", args.data, "--validation", args.validation,

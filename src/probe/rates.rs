@@ -48,12 +48,6 @@ pub struct Height {
     lowest: f64,
 }
 
-impl Default for Height {
-    fn default() -> Self {
-        Self::above(0.0)
-    }
-}
-
 impl Height {
     /// One that is lowered below this, its start being 1, only for losses that are no numbers.
     pub fn above(lowest: f64) -> Self {
@@ -84,10 +78,6 @@ impl Height {
         // Fall and bend of the loss over the present step.
         let fall = self.slope * self.height;
         let bend = self.curvature * self.height.powi(2);
-        let lowest = match is_finite {
-            true => self.lowest / self.height,
-            false => 0.0,
-        };
         let factor = if !is_finite {
             0.0 // A loss that is no number is too large a step.
         } else if bend <= 0.0 || fall <= -0.5 * bend {
@@ -96,10 +86,14 @@ impl Height {
             let best = fall.max(0.0) / bend;
             best / best.clamp(*GOOD.start(), *GOOD.end())
         };
+        let floor = match is_finite {
+            true => (self.lowest / self.height).min(1.0),
+            false => 0.0,
+        };
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
             .powf(PACE)
-            .max(lowest.min(1.0))
+            .max(floor)
             .min(HIGHEST / self.height);
         self.height *= factor;
         factor
@@ -146,7 +140,7 @@ mod tests {
     }
 
     fn first(losses: StepLosses) -> f64 {
-        Height::default().factor(losses)
+        Height::above(0.0).factor(losses)
     }
 
     #[test]
@@ -183,7 +177,7 @@ mod tests {
             ahead: f64::NAN,
             ..parabola(0.2, 0.1)
         };
-        let mut height = Height::default();
+        let mut height = Height::above(0.0);
         assert!(height.factor(lost) < 1.0);
         assert!(height.slope == 0.0, "it does not stay in memory");
     }
@@ -191,7 +185,7 @@ mod tests {
     #[test]
     fn one_wild_fit_moves_less_after_others_than_alone() {
         let wild = parabola(0.0, 0.1);
-        let mut height = Height::default();
+        let mut height = Height::above(0.0);
         for _ in 0..5 {
             assert_eq!(height.factor(parabola(0.1, 0.1)), 1.0);
         }
@@ -203,7 +197,7 @@ mod tests {
     fn repeated_fits_come_from_far_above_and_below_to_where_steps_are_good() {
         // Along the whole step the loss is least when the rates sum to 0.1.
         for (start, end) in [(1e-3, 0.012), (5e-3, 0.05), (10.0, 0.8), (0.02, 0.08)] {
-            let mut height = Height::default();
+            let mut height = Height::above(0.0);
             let rates = (0..80).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
                 let factor = height.factor(parabola(sum, 10.0 * sum * sum));

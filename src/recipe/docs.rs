@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = &[
     row("probe.exact_classes", Form::Count, "up to so many classes Gauss-Newton is exact; above, labels are drawn from the model"),
     row("probe.grouping", Form::WordsOrPatterns(Grouping::WORDS), "what makes a group; patterns match parameter paths"),
     row("probe.learning_rates", Form::Words(LearningRates::WORDS), "one measured height for all groups, or for each in the ratio of its own optimum, or `train`'s"),
-    row("probe.early_freeze", Form::Flag, "without coupling, stop training groups that clearly miss the budget"),
+    row("probe.early_freeze", Form::Flag, "with `select.solver` `exact` or `greedy`, stop training groups that clearly miss the budget"),
     row("probe.resamples", Form::Count, "bootstrap draws for the intervals"),
     row("probe.confidence", Form::Number, "coverage of the intervals"),
     row("select", Form::Section, "how groups are chosen"),

@@ -217,7 +217,7 @@ fn within_budget(
     let exact = knapsack::exact(&items, capacity, &options.limits);
     let greedy = knapsack::greedy(&items, capacity);
     let mut notes = Vec::new();
-    if !exact.optimal || !slope.optimal {
+    if !exact.optimal {
         notes.push(
             "the search for the most valuable set was cut short: it may not be the best".to_owned(),
         );
