@@ -135,7 +135,11 @@ impl Tape {
 
 /// How a forward pass runs. Passed to every layer.
 #[derive(Debug)]
-pub struct Pass(Mode);
+pub struct Pass {
+    mode: Mode,
+    /// Where it starts, if not with the inputs.
+    start: Option<(Prefix, usize)>,
+}
 
 /// One part of a pass, to be run twice with the same dropout: for its value, and later with a graph.
 #[derive(Debug)]
@@ -149,7 +153,7 @@ impl Twice {
     /// A pass for the value alone.
     pub(crate) fn value(&self) -> Pass {
         match self.seed {
-            Some(seed) => Pass(Mode::Value(Box::new(Mutex::new(
+            Some(seed) => Pass::whole(Mode::Value(Box::new(Mutex::new(
                 ChaCha8Rng::seed_from_u64(seed),
             )))),
             None => Pass::eval(),
@@ -159,7 +163,7 @@ impl Twice {
     /// A pass that delivers to the tape of the whole.
     pub(crate) fn graph(&self) -> Pass {
         let tape = self.tape.clone();
-        Pass(match &self.directions {
+        Pass::whole(match &self.directions {
             Some(directions) => Mode::Measure {
                 tape,
                 directions: directions.clone(),
@@ -183,8 +187,6 @@ enum Mode {
     Eval,
     /// The value alone, keeping what enters each layer.
     Record(Prefix),
-    /// The value alone, from a layer on.
-    Resume(Prefix, usize),
     /// The value alone, but with the dropout of a training pass.
     Value(Box<Mutex<ChaCha8Rng>>),
     Train {
@@ -217,12 +219,12 @@ impl Wanted {
 impl Pass {
     /// A pass for the value alone: no graph, no dropout.
     pub const fn eval() -> Self {
-        Self(Mode::Eval)
+        Self::whole(Mode::Eval)
     }
 
     /// A pass for gradients of the trainable parameters, with dropout masks drawn from `seed`.
     pub fn train(seed: u64) -> Self {
-        Self(Mode::Train {
+        Self::whole(Mode::Train {
             tape: Tape::new(),
             dropout: Some(Box::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
         })
@@ -230,7 +232,7 @@ impl Pass {
 
     /// A pass for gradients of the trainable parameters without dropout, as in a measurement.
     pub fn gradients() -> Self {
-        Self(Mode::Train {
+        Self::whole(Mode::Train {
             tape: Tape::new(),
             dropout: None,
         })
@@ -238,25 +240,41 @@ impl Pass {
 
     /// A pass for derivatives along `directions`, one number per example and parameter. No dropout.
     pub fn measure(directions: Arc<Directions>) -> Self {
-        Self(Mode::Measure {
+        Self::whole(Mode::Measure {
             tape: Tape::new(),
             directions,
         })
     }
 
     pub(crate) const fn recording(prefix: Prefix) -> Self {
-        Self(Mode::Record(prefix))
+        Self::whole(Mode::Record(prefix))
     }
 
-    pub(crate) const fn resuming(prefix: Prefix, start: usize) -> Self {
-        Self(Mode::Resume(prefix, start))
+    /// The same pass from a layer on, with what the record says that enters it.
+    pub(crate) fn starting(self, prefix: Prefix, layer: usize) -> Self {
+        Self {
+            start: Some((prefix, layer)),
+            ..self
+        }
     }
 
-    /// The layer at which this pass starts.
-    pub(crate) const fn start(&self) -> Option<usize> {
-        match self.0 {
-            Mode::Resume(_, start) => Some(start),
-            _ => None,
+    const fn whole(mode: Mode) -> Self {
+        Self { mode, start: None }
+    }
+
+    /// What enters the layers, from the inputs; in a pass that starts later, what enters the layer at which it starts, which the
+    /// layers below hand on.
+    ///
+    /// # Errors
+    /// Those of `embed`.
+    pub fn before_layers<E>(
+        &self,
+        embed: impl FnOnce() -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Tensor, E> {
+        let start = self.start.as_ref();
+        match start.and_then(|(prefix, start)| prefix.entering(*start)) {
+            Some(entering) => Ok(entering),
+            None => embed(),
         }
     }
 
@@ -271,13 +289,12 @@ impl Pass {
         hidden: Tensor,
         layer: impl FnOnce(Tensor) -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Tensor, E> {
-        match &self.0 {
-            Mode::Record(prefix) => {
-                prefix.note_entering(&hidden);
-                layer(hidden)
-            }
-            Mode::Resume(_, start) if number < *start => Ok(hidden),
-            Mode::Resume(prefix, start) if number == *start => {
+        if let Mode::Record(prefix) = &self.mode {
+            prefix.note_entering(&hidden);
+        }
+        match &self.start {
+            Some((_, start)) if number < *start => Ok(hidden),
+            Some((prefix, start)) if number == *start => {
                 layer(prefix.entering(number).unwrap_or(hidden))
             }
             _ => layer(hidden),
@@ -290,7 +307,7 @@ impl Pass {
     /// # Errors
     /// [`Error::NoGradient`] when the scalar depends on nothing that this pass tracks.
     pub fn backward(&self, scalar: &Tensor) -> Result<Gradients> {
-        let (Mode::Train { tape, .. } | Mode::Measure { tape, .. }) = &self.0 else {
+        let (Mode::Train { tape, .. } | Mode::Measure { tape, .. }) = &self.mode else {
             return Err(Error::NoGradient);
         };
         if !scalar.track_op() {
@@ -305,12 +322,12 @@ impl Pass {
         &self,
         parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
     ) -> Option<Wanted> {
-        match &self.0 {
+        match &self.mode {
             Mode::Record(prefix) => {
                 prefix.note_use(parameters);
                 None
             }
-            Mode::Eval | Mode::Resume(..) | Mode::Value(_) => None,
+            Mode::Eval | Mode::Value(_) => None,
             Mode::Train { tape, .. } => parameters
                 .into_iter()
                 .any(|parameter| parameter.state() == State::Trainable)
@@ -326,8 +343,8 @@ impl Pass {
 
     /// The means to run a part of this pass twice; `None` when it needs no graph.
     pub(crate) fn twice(&self) -> Option<Twice> {
-        match &self.0 {
-            Mode::Eval | Mode::Record(_) | Mode::Resume(..) | Mode::Value(_) => None,
+        match &self.mode {
+            Mode::Eval | Mode::Record(_) | Mode::Value(_) => None,
             Mode::Train { tape, dropout } => Some(Twice {
                 tape: tape.clone(),
                 seed: dropout.as_ref().map(|dropout| {
@@ -357,7 +374,7 @@ impl Pass {
             dropout: Some(dropout),
             ..
         }
-        | Mode::Value(dropout)) = &self.0
+        | Mode::Value(dropout)) = &self.mode
         else {
             return Ok(None);
         };

@@ -1,8 +1,8 @@
 //! What a forward pass computed below each layer, so that a pass with other parameters from some layer on starts there.
 //!
 //! A model runs its layers through [`Pass::layer`]. A pass of [`Prefix::record`] keeps what enters each of them, and
-//! where each parameter is used first; one of [`Prefix::resume`] computes nothing below that place. A model that does
-//! not do so, or a parameter that is used before the layers, costs a whole pass.
+//! where each parameter is used first; one of [`Prefix::resume`] or [`Prefix::resume_training`] computes nothing below that
+//! place. A model that does not do so, or a parameter that is used before the layers, costs a whole pass.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,8 @@ pub struct Prefix(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     /// What enters layer 0, 1, …; the last one is what leaves the layers.
-    entering: Vec<Tensor>,
+    /// `None` where it was forgotten.
+    entering: Vec<Option<Tensor>>,
     /// The layer in which a parameter is used first, by its index. `None`: before the layers.
     first_use: HashMap<usize, Option<usize>>,
 }
@@ -36,25 +37,54 @@ impl Prefix {
         Pass::recording(self.clone())
     }
 
+    /// Keeps of what enters the layers only the last, which is what leaves them: all that a head needs.
+    pub fn keep_last(&self) {
+        let mut record = self.lock();
+        if let Some((_, below)) = record.entering.split_last_mut() {
+            below.fill(None);
+        }
+    }
+
     /// A pass for the value alone, with the same inputs and with parameters that differ from those of the record in
     /// `changed` at most: it starts at the lowest layer that uses one of them.
     pub fn resume<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> Pass {
+        self.start_of(Pass::eval(), changed)
+    }
+
+    /// The same for gradients, with dropout masks drawn from `seed`; no other parameter may be trainable.
+    pub fn resume_training<'a>(
+        &self,
+        seed: u64,
+        changed: impl IntoIterator<Item = &'a Arc<Parameter>>,
+    ) -> Pass {
+        self.start_of(Pass::train(seed), changed)
+    }
+
+    /// Layers of which a pass with these parameters changed computes nothing.
+    pub fn layers_below<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> usize {
+        self.start(changed).unwrap_or(0)
+    }
+
+    fn start_of<'a>(
+        &self,
+        pass: Pass,
+        changed: impl IntoIterator<Item = &'a Arc<Parameter>>,
+    ) -> Pass {
+        match self.start(changed) {
+            Some(start) => pass.starting(self.clone(), start),
+            None => pass,
+        }
+    }
+
+    /// The lowest layer that uses one of these; `None` when that lies below the layers, or is forgotten.
+    fn start<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> Option<usize> {
         let record = self.lock();
         let mut start = record.entering.len().checked_sub(1);
         for parameter in changed {
             let layer = record.first_use.get(&parameter.index()).copied().flatten();
             start = start.min(layer); // `None` is less than any layer
         }
-        drop(record);
-        match start {
-            Some(start) => Pass::resuming(self.clone(), start),
-            None => Pass::eval(),
-        }
-    }
-
-    /// Layers of which a pass with these parameters changed computes nothing.
-    pub fn layers_below<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> usize {
-        self.resume(changed).start().unwrap_or(0)
+        start.filter(|start| matches!(record.entering.get(*start), Some(Some(_))))
     }
 
     pub(crate) fn note_use<'a>(&self, parameters: impl IntoIterator<Item = &'a Arc<Parameter>>) {
@@ -66,11 +96,11 @@ impl Prefix {
     }
 
     pub(crate) fn note_entering(&self, hidden: &Tensor) {
-        self.lock().entering.push(hidden.detach());
+        self.lock().entering.push(Some(hidden.detach()));
     }
 
     pub(crate) fn entering(&self, layer: usize) -> Option<Tensor> {
-        self.lock().entering.get(layer).cloned()
+        self.lock().entering.get(layer).cloned().flatten()
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {

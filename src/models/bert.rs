@@ -6,7 +6,7 @@ use autopeft_adapters::{Adapters, Bottleneck, LayerNorm, Linear, Pass, Place, op
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::head::{MeanHead, Reads, first_token};
+use super::head::{MeanHead, Reads, features, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `BertForSequenceClassification`.
@@ -46,15 +46,18 @@ impl Bert {
 impl Model for Bert {
     fn forward(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         inputs.check(&self.config)?;
-        let (_, length) = inputs.input_ids.dims2()?;
-        let positions = self.embeddings.position.narrow(0, 0, length)?; // (sequence, hidden)
-        let embedded = self.embeddings.forward(inputs, &positions)?;
+        let embedded = pass.before_layers(|| {
+            let (_, length) = inputs.input_ids.dims2()?;
+            let positions = self.embeddings.position.narrow(0, 0, length)?; // (sequence, hidden)
+            self.embeddings.forward(inputs, &positions)
+        })?;
         ops::scope(&embedded, |embedded| {
-            let hidden = self.embeddings.norm.forward(embedded, pass)?;
+            let hidden = pass.before_layers(|| self.embeddings.norm.forward(embedded, pass))?;
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
-            self.head.forward(&hidden, inputs, pass)
+            self.head
+                .forward(hidden, self.config.num_layers, inputs, pass)
         })
     }
 
@@ -96,14 +99,23 @@ impl BertHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
-    fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
+    /// (batch, labels).
+    fn forward(
+        &self,
+        hidden: Tensor,
+        layers: usize,
+        inputs: &Inputs,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { pooler, classifier } => {
-                let pooled = ops::tanh(&pooler.forward(&first_token(hidden)?, pass)?)?;
+                let pooled = features(hidden, layers, pass, |hidden| {
+                    Ok(ops::tanh(&pooler.forward(&first_token(hidden)?, pass)?)?)
+                })?;
                 Ok(classifier.forward(&pooled, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
         }
     }
 }
@@ -189,7 +201,7 @@ impl Encoder {
                 layer.forward(&hidden, mask.as_ref(), reads, pass)
             })?;
         }
-        pass.layer(self.layers.len(), hidden, Ok)
+        Ok(hidden)
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::look_up;
-use super::head::{MeanHead, Reads, first_token};
+use super::head::{MeanHead, Reads, features, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `DistilBertForSequenceClassification`.
@@ -65,13 +65,17 @@ impl DistilBert {
 impl Model for DistilBert {
     fn forward(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         inputs.check(&self.config)?;
-        let (_, length) = inputs.input_ids.dims2()?;
-        let positions = self.position.narrow(0, 0, length)?; // (sequence, hidden)
-        let sum = look_up(&self.word, &inputs.input_ids)?.broadcast_add(&positions)?;
+        let sum = pass.before_layers(|| {
+            let (_, length) = inputs.input_ids.dims2()?;
+            let positions = self.position.narrow(0, 0, length)?; // (sequence, hidden)
+            let words = look_up(&self.word, &inputs.input_ids)?;
+            Ok::<_, ModelError>(words.broadcast_add(&positions)?)
+        })?;
         ops::scope(&sum, |sum| {
-            let hidden = self.embedding_norm.forward(sum, pass)?; // (batch, sequence, hidden)
+            // (batch, sequence, hidden)
+            let hidden = pass.before_layers(|| self.embedding_norm.forward(sum, pass))?;
             let hidden = self.encode(hidden, inputs, pass)?;
-            self.head.forward(&hidden, inputs, pass)
+            self.head.forward(hidden, self.layers.len(), inputs, pass)
         })
     }
 
@@ -103,7 +107,7 @@ impl DistilBert {
                 layer.forward(&hidden, mask.as_ref(), reads, pass)
             })?;
         }
-        pass.layer(self.layers.len(), hidden, Ok)
+        Ok(hidden)
     }
 }
 
@@ -131,17 +135,25 @@ impl DistilBertHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
-    fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
+    /// (batch, labels).
+    fn forward(
+        &self,
+        hidden: Tensor,
+        layers: usize,
+        inputs: &Inputs,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken {
                 pre_classifier,
                 classifier,
             } => {
-                let inner = ops::relu(&pre_classifier.forward(&first_token(hidden)?, pass)?)?;
+                let first = features(hidden, layers, pass, first_token)?;
+                let inner = ops::relu(&pre_classifier.forward(&first, pass)?)?;
                 Ok(classifier.forward(&inner, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
         }
     }
 }

@@ -110,6 +110,18 @@ pub enum HeadSource {
     Fresh,
 }
 
+/// What the head's own layers get, made of the output of an encoder with so many `layers`. It counts as one more layer, behind which
+/// a pass that changes the head alone starts.
+pub(super) fn features(
+    hidden: Tensor,
+    layers: usize,
+    pass: &Pass,
+    read: impl FnOnce(&Tensor) -> Result<Tensor, ModelError>,
+) -> Result<Tensor, ModelError> {
+    let features = pass.layer(layers, hidden, |hidden| read(&hidden))?;
+    pass.layer(layers + 1, features, Ok)
+}
+
 /// Mean pooling and one linear layer.
 #[derive(Debug)]
 pub(super) struct MeanHead {
@@ -132,14 +144,17 @@ impl MeanHead {
         Ok(Self { classifier })
     }
 
-    /// `hidden`: (batch, sequence, hidden). Returns (batch, labels).
+    /// `hidden`: (batch, sequence, hidden), the output of so many `layers`. Returns (batch, labels).
     pub(super) fn forward(
         &self,
-        hidden: &Tensor,
+        hidden: Tensor,
+        layers: usize,
         inputs: &Inputs,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
-        let mean = ops::mean_tokens(hidden, &inputs.attention_mask)?; // (batch, hidden)
+        let mean = features(hidden, layers, pass, |hidden| {
+            Ok(ops::mean_tokens(hidden, &inputs.attention_mask)?) // (batch, hidden)
+        })?;
         Ok(self.classifier.forward(&mean, pass)?)
     }
 }

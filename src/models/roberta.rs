@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::{Embeddings, Encoder, look_up};
-use super::head::{MeanHead, Reads, first_token};
+use super::head::{MeanHead, Reads, features, first_token};
 use super::{Config, Head, Inputs, Model, ModelError, Pooling};
 
 /// `RobertaForSequenceClassification`.
@@ -47,23 +47,26 @@ impl Roberta {
 impl Model for Roberta {
     fn forward(&self, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         let ids = inputs.check(&self.config)?;
-        let numbers: Vec<u32> = ids
-            .iter()
-            .flat_map(|row| position_ids(row, self.config.pad_token_id))
-            .collect();
-        let numbers = Tensor::from_vec(
-            numbers,
-            inputs.input_ids.dims2()?,
-            inputs.input_ids.device(),
-        )?;
-        let positions = look_up(&self.embeddings.position, &numbers)?; // (batch, sequence, hidden)
-        let embedded = self.embeddings.forward(inputs, &positions)?;
+        let embedded = pass.before_layers(|| {
+            let numbers: Vec<u32> = ids
+                .iter()
+                .flat_map(|row| position_ids(row, self.config.pad_token_id))
+                .collect();
+            let numbers = Tensor::from_vec(
+                numbers,
+                inputs.input_ids.dims2()?,
+                inputs.input_ids.device(),
+            )?;
+            let positions = look_up(&self.embeddings.position, &numbers)?; // (batch, sequence, hidden)
+            self.embeddings.forward(inputs, &positions)
+        })?;
         ops::scope(&embedded, |embedded| {
-            let hidden = self.embeddings.norm.forward(embedded, pass)?;
+            let hidden = pass.before_layers(|| self.embeddings.norm.forward(embedded, pass))?;
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
-            self.head.forward(&hidden, inputs, pass)
+            self.head
+                .forward(hidden, self.config.num_layers, inputs, pass)
         })
     }
 
@@ -101,14 +104,22 @@ impl RobertaHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
-    fn forward(&self, hidden: &Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
+    /// (batch, labels).
+    fn forward(
+        &self,
+        hidden: Tensor,
+        layers: usize,
+        inputs: &Inputs,
+        pass: &Pass,
+    ) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { dense, out_proj } => {
-                let inner = ops::tanh(&dense.forward(&first_token(hidden)?, pass)?)?;
+                let first = features(hidden, layers, pass, first_token)?;
+                let inner = ops::tanh(&dense.forward(&first, pass)?)?;
                 Ok(out_proj.forward(&inner, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
         }
     }
 }

@@ -7,7 +7,7 @@ use autopeft::error::Result;
 use autopeft::groups::Group;
 use autopeft::probe::ParabolaFit;
 use autopeft::task::{Objective, Outcome};
-use autopeft_adapters::{Pass, Prefix};
+use autopeft_adapters::{Pass, Prefix, State};
 use candle_core::DType;
 
 use super::fixture::{Bench, measure};
@@ -68,13 +68,53 @@ fn a_pass_computes_no_layer_below_the_group_that_moves() {
         {
             let expected = match layer {
                 Some(layer) => *layer,
-                // The embeddings' norm stands before the layers; pooler and head stand behind them.
+                // The embeddings' norm stands before the layers; a pooler or last norm behind them, and the head behind that.
                 None if group.contains("embeddings") => 0,
+                None if group.starts_with("head/") && !group.contains("pooler") => layers + 1,
                 None => layers,
             };
             let below = prefix.layers_below(parameters);
             assert_eq!(below, expected, "{name}: {group}");
         }
+    }
+}
+
+#[test]
+fn the_head_trains_on_what_is_kept_as_on_the_whole_to_the_last_bit() {
+    for name in MODELS {
+        let bench = Bench::open(name, 3, DType::F32);
+        let (heads, others): (Vec<&Group>, Vec<&Group>) =
+            bench.groups.iter().partition(|group| group.is_head());
+        others
+            .iter()
+            .for_each(|group| group.set_state(State::Frozen));
+        let parameters: Vec<_> = heads.iter().flat_map(|group| &group.parameters).collect();
+        let prefix = Prefix::new();
+        let batch = bench.batch();
+        let outcome = bench.model.outcome(&batch, &prefix.record());
+        outcome.expect("an outcome");
+        prefix.keep_last();
+        // A layer further down is not kept.
+        let lowest = others.iter().find(|group| group.layer == Some(0));
+        assert_eq!(prefix.layers_below(&lowest.expect("a layer").parameters), 0);
+        assert!(prefix.layers_below(parameters.iter().copied()) > bench.model.config().num_layers);
+
+        let gradients = |pass: Pass| {
+            let outcome = bench.model.outcome(&batch, &pass).expect("an outcome");
+            let gradients = pass.backward(&outcome.scalar().expect("a scalar"));
+            let gradients = gradients.expect("gradients");
+            let numbers = parameters.iter().map(|parameter| {
+                let gradient = gradients.get(parameter.index()).expect("a gradient");
+                gradient.flatten_all().and_then(|g| g.to_vec1::<f32>())
+            });
+            numbers
+                .collect::<candle_core::Result<Vec<_>>>()
+                .expect("numbers")
+                .concat()
+        };
+        let short = gradients(prefix.resume_training(3, parameters.iter().copied()));
+        assert!(short.iter().any(|number| *number != 0.0), "{name}");
+        assert_eq!(short, gradients(Pass::train(3)), "{name}");
     }
 }
 

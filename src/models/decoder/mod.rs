@@ -163,7 +163,7 @@ impl Decoder {
         let (rows, length) = inputs.input_ids.dims2()?;
         let reads = places.map(|places| Reads::new(rows, length, places));
         let reads = reads.transpose()?.map(Arc::new);
-        let embedded = self.embed(&inputs.input_ids, &context)?;
+        let embedded = pass.before_layers(|| self.embed(&inputs.input_ids, &context))?;
         ops::scope(&embedded, |x| {
             let mut x = x.clone();
             for (number, layer) in self.layers.iter().enumerate() {
@@ -171,11 +171,12 @@ impl Decoder {
                 let reads = reads.clone().filter(|_| is_last);
                 x = pass.layer(number, x, |x| self.run(layer, &x, &context, reads, pass))?;
             }
-            let x = pass.layer(self.layers.len(), x, Ok::<_, ModelError>)?;
-            let x = self.norm.forward(&x, pass)?;
-            Ok(match &reads {
-                Some(reads) => reads.rows(&x)?,
-                None => x,
+            pass.layer(self.layers.len(), x, |x| {
+                let x = self.norm.forward(&x, pass)?;
+                Ok(match &reads {
+                    Some(reads) => reads.rows(&x)?,
+                    None => x,
+                })
             })
         })
     }
@@ -354,11 +355,13 @@ impl Model for Classifier {
             ClassifierHead::Score(score) => {
                 let places = self.places(inputs)?;
                 let last = self.decoder.hidden(inputs, Some(&places), pass)?;
+                let last = pass.layer(self.decoder.layers.len() + 1, last, Ok::<_, ModelError>)?;
                 Ok(score.forward(&last, pass)?)
             }
             ClassifierHead::Mean(head) => {
                 let hidden = self.decoder.hidden(inputs, None, pass)?;
-                head.forward(&hidden, inputs, pass)
+                // Behind the layers and the last norm.
+                head.forward(hidden, self.decoder.layers.len() + 1, inputs, pass)
             }
         }
     }
