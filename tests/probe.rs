@@ -15,6 +15,8 @@ mod heads;
 mod language;
 #[path = "probe/laws.rs"]
 mod laws;
+#[path = "probe/linear_probe.rs"]
+mod linear_probe;
 #[path = "probe/optimizer.rs"]
 mod optimizer;
 #[path = "probe/prefix.rs"]

@@ -165,16 +165,15 @@ pub(super) fn warm_up(
     others
         .iter()
         .for_each(|group| group.set_state(State::Frozen));
-    let mut trainer = prepared.warm_up_trainer(&heads)?;
-    recorder
-        .progress
-        .start("head", Some(prepared.horizon.head_warmup));
-    for step in 1..=prepared.horizon.head_warmup {
+    let steps = prepared.horizon.head_warmup;
+    recorder.progress.start("head", Some(steps));
+    let mut trainer = prepared.linear_probe(&heads)?;
+    for step in 1..=steps {
         if interrupt.is_raised() {
             measured.stop();
             break;
         }
-        let report = trainer.advance(|_, _| Ok(()))?;
+        let report = trainer.advance()?;
         recorder.step("head", step, &report)?;
         measured.steps += 1;
     }

@@ -21,12 +21,17 @@ use crate::progress::{EventKind, Progress};
 use crate::recipe::{self, Horizon, LearningRates, Method, NonLinearity, Recipe, Target, Targets};
 use crate::select::SelectError;
 use crate::task::Objective;
-use crate::train::{AdamWConfig, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig};
+use crate::train::{
+    AdamWConfig, LinearProbe, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig,
+};
 
 /// Different streams of one seed: the rows of training, of measuring, of fitting rates, and of the head's warm-up.
 const MEASURING: u64 = 0x6d65_6173;
 const FITTING: u64 = 0x6669_7473;
 const WARM_UP: u64 = 0x6865_6164;
+
+/// Batches by which the head alone is trained, over and over: the layers below it run once for each.
+const HEAD_BATCHES: usize = 32;
 
 /// The part of a training in which the height of its rates is fitted: one of so many.
 const FITTED: usize = 4;
@@ -180,13 +185,15 @@ impl<'r> Prepared<'r> {
         self.trainer_of(&self.groups, 0, self.schedule(steps))
     }
 
-    /// A trainer of these head groups, at a constant rate.
-    pub fn warm_up_trainer<'a>(&'a self, heads: &'a [Group]) -> Result<Trainer<'a>> {
-        let schedule = Schedule {
-            kind: ScheduleKind::Constant,
-            ..self.schedule(self.horizon.head_warmup)
-        };
-        self.trainer_of(heads, WARM_UP, schedule)
+    /// A trainer of these head groups alone, on the first batches of an epoch.
+    pub fn linear_probe(&self, heads: &[Group]) -> Result<LinearProbe<'_>> {
+        let rows = self.training_rows();
+        let order = self.order(&rows, self.recipe.train.batch_size, WARM_UP)?;
+        let most = HEAD_BATCHES.min(order.batches_per_epoch());
+        let batches = (order.take(most.min(self.horizon.head_warmup)))
+            .map(|numbers| rows.batch(&numbers))
+            .collect::<Result<_>>()?;
+        LinearProbe::new(&*self.model, heads, batches, self.optimizer_config())
     }
 
     fn trainer_of<'a>(
@@ -239,18 +246,22 @@ impl<'r> Prepared<'r> {
     }
 
     fn trainer_config(&self, schedule: Schedule) -> TrainerConfig {
-        let train = &self.recipe.train;
         TrainerConfig {
-            optimizer: AdamWConfig {
-                beta1: train.beta1,
-                beta2: train.beta2,
-                epsilon: train.epsilon,
-                weight_decay: train.weight_decay,
-                clip: (train.clip > 0.0).then_some(train.clip),
-            },
+            optimizer: self.optimizer_config(),
             schedule,
-            accumulate: train.accumulate,
+            accumulate: self.recipe.train.accumulate,
             seed: self.recipe.seed,
+        }
+    }
+
+    fn optimizer_config(&self) -> AdamWConfig {
+        let train = &self.recipe.train;
+        AdamWConfig {
+            beta1: train.beta1,
+            beta2: train.beta2,
+            epsilon: train.epsilon,
+            weight_decay: train.weight_decay,
+            clip: (train.clip > 0.0).then_some(train.clip),
         }
     }
 }

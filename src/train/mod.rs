@@ -2,10 +2,12 @@
 
 mod adamw;
 mod evaluate;
+mod linear_probe;
 mod schedule;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use evaluate::{answers, evaluate, outputs};
+pub use linear_probe::LinearProbe;
 pub use schedule::{Schedule, ScheduleKind};
 pub use trainer::{Rows, StepReport, Trainer, TrainerConfig};

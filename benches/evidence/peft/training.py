@@ -18,6 +18,8 @@ import setting
 
 # Shares of an AdaLoRA's steps: before ranks are taken away, after all are taken, and from one time to the next between.
 FIRST, LAST, EVERY = 0.1, 0.5, 0.01
+# Of the head's own training: its batches, the root mean square change of the logits by a step, and the rate of the first trial.
+HEAD_BATCHES, STEP, TRIAL = 32, 0.1, 1e-3
 
 
 def linears(model):
@@ -138,8 +140,31 @@ class Trainer:
             schedule.step()
 
     def warm_up_head(self, encoded):
-        """Trains the head alone at a constant rate, as a selection does before its probe."""
-        self.run(encoded, int(self.probe["head_warmup"]), "head", self.optimizer(is_head), is_constant=True)
+        """Trains the head alone, as a selection does before its probe: on a few batches over and over, at the rate with which a
+        step moves the logits by `STEP`."""
+        steps, clip = int(self.probe["head_warmup"]), float(self.train["clip"])
+        order = rows.batches(encoded, int(self.train["batch_size"]), random.Random(f"{self.seed} head"))
+        batches = [self.batch(next(order)) for _ in range(min(HEAD_BATCHES, steps))]
+        optimizer, rate = self.optimizer(is_head), None
+        members = [p for group in optimizer.param_groups for p in group["params"]]
+        for step in range(steps):
+            batch = batches[step % len(batches)]
+            output = self.model(**batch)
+            output.loss.backward()
+            if clip > 0:
+                clip_grad_norm_(members, clip)
+            before = [p.detach().clone() for p in members]
+            for group in optimizer.param_groups:
+                group["lr"] = rate or TRIAL
+            optimizer.step()
+            if rate is None:
+                with torch.inference_mode():
+                    moved = self.model(**batch).logits - output.logits
+                rate = STEP * TRIAL / moved.square().mean().sqrt().item()
+                with torch.no_grad():
+                    for p, start in zip(members, before):
+                        p.copy_(start + (p - start) * (rate / TRIAL))
+            self.model.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
     def evaluate(self, encoded):
