@@ -305,12 +305,12 @@ fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
 
 #[test]
 fn coupled_selection_gives_way_to_an_estimator_that_cannot_measure_it() {
-    let recipe = read("", &["probe.estimator=hvp"]).unwrap();
+    let recipe = read("select: {solver: coupled}", &["probe.estimator=hvp"]).unwrap();
     assert_eq!(
         (recipe.probe.estimator, recipe.select.solver),
         (Estimator::Hvp, Solver::Exact)
     );
-    let full = read("", &["probe.estimator=full"]).unwrap();
+    let full = read("select: {solver: coupled}", &["probe.estimator=full"]).unwrap();
     assert_eq!(full.select.solver, Solver::Coupled);
     assert!(
         fault("probe: {estimator: fit}\nselect: {solver: coupled}", &[])

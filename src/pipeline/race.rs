@@ -1,7 +1,7 @@
 //! Trains sets of groups against each other for a while, and goes on with the one that is ahead.
 //!
 //! A probe predicts from slope and curvature what a set will be worth, along the few directions that the superset's training
-//! takes. What people attach without measuring may train better all the same. So the rule's set and the usual uniform ones, all
+//! takes. What people attach without measuring may train better all the same. So, on request, the rule's set and the usual uniform ones, all
 //! within the budget, train from the same start, and each fits the height of its own learning rates. All see the same batches in
 //! the same order, so that their training losses, each of rows not seen before, compare them without an evaluation. After a
 //! round the two best, by the mean loss of its second half, train on for as long again (successive halving: Jamieson and Talwalkar

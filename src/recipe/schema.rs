@@ -307,7 +307,7 @@ pub struct Probe {
     pub steps: usize,
     /// Share of the steps before the first measurement.
     pub burn_in: f64,
-    /// Steps that train the head alone, before the probe.
+    /// Steps that train the head alone, before the probe, on the outputs of the frozen layers.
     pub head_warmup: usize,
     /// Steps between measurements.
     pub every: usize,
@@ -334,7 +334,7 @@ impl Default for Probe {
         Self {
             steps: 60,
             burn_in: 0.2,
-            head_warmup: 20,
+            head_warmup: 100,
             every: 6,
             estimator: Estimator::default(),
             examples: 64,
@@ -384,7 +384,7 @@ impl Default for Select {
             psi: 10.0,
             top: 10,
             threshold: 0.95,
-            race: 36,
+            race: 0,
             refit: 12,
             after: After::default(),
             steps: None,

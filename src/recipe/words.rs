@@ -211,13 +211,13 @@ words! {
 words! {
     /// Whose set within a budget is the rule's.
     Solver {
-        /// The greatest predicted decrease together.
+        /// The greatest sum of the groups' own predicted decreases.
         #[default]
+        Exact = "exact",
+        /// The greatest predicted decrease together.
         Coupled = "coupled",
         /// The greatest sum of slopes.
         Slope = "slope",
-        /// The greatest sum of the groups' own predicted decreases.
-        Exact = "exact",
         /// By influence per parameter, as in the paper.
         Greedy = "greedy",
     }
