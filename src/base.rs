@@ -17,6 +17,7 @@ use crate::models::{
     self, CausalLm, Config, Head, HeadSource, LoadOptions, Model, ModelError, Pooling,
 };
 use crate::quickstart;
+pub(crate) use text::POOLING_FILE;
 pub use text::TextFacts;
 
 /// What a model name stands for, opened.

@@ -45,6 +45,10 @@ fn usual() -> (HubServer, tempfile::TempDir) {
     server.add("tokenizer.json", b"{}");
     server.add("tokenizer_config.json", b"{ }");
     server.add("vocab.txt", b"[PAD]");
+    server.add(
+        "1_Pooling/config.json",
+        b"{\"pooling_mode_mean_tokens\": true}",
+    );
     server.add("README.md", b"# tiny");
     server.add_lfs("pytorch_model.bin", b"pickle");
     server.add_lfs("model.safetensors", &weights());
@@ -91,9 +95,11 @@ fn a_model_is_downloaded_with_the_needed_files_only() {
             "config.json",
             "tokenizer.json",
             "tokenizer_config.json",
+            "1_Pooling/config.json",
             "model.safetensors"
         ]
     );
+    assert!(files.folder.join("1_Pooling/config.json").is_file());
     assert!(
         server
             .requests()

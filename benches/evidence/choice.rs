@@ -18,7 +18,7 @@ pub enum Choice {
     Diagonal,
     /// The paper's influence per parameter, greedily.
     Ppi,
-    /// Slope per parameter.
+    /// The knapsack of slopes.
     Slope,
     /// Squared norm of the mean gradient.
     GradientNorm,

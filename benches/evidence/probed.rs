@@ -145,12 +145,7 @@ impl<'b> Probed<'b> {
             Choice::Coupled => Solver::Coupled,
             Choice::Diagonal => Solver::Exact,
             Choice::Ppi => Solver::Greedy,
-            Choice::Slope => {
-                let scores = self.measured.scores.iter();
-                let slopes: Vec<f64> = scores.map(|score| score.slope_mean.max(0.0)).collect();
-                revalue(&mut input, &slopes);
-                Solver::Greedy
-            }
+            Choice::Slope => Solver::Slope,
             Choice::Way | Choice::WayDiagonal => {
                 let term = self.way()?;
                 revalue(&mut input, &own_values(&term));

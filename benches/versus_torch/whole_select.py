@@ -55,8 +55,9 @@ def main():
         out = pathlib.Path(folder) / "out"
         settings = {
             "train.steps": args.steps, "train.epochs": "null", "train.batch_size": args.batch, "probe.steps": args.probe_steps,
-            "probe.examples": args.examples, "superset.lora.rank_blocks": "[8]", "probe.early_freeze": "false", "select.race": 0, "select.refit": 0,
-            "select.after": "continue", "probe.learning_rates": "hi-dlr",
+            "probe.examples": args.examples, "superset.lora.rank_blocks": "[8]", "probe.early_freeze": "false",
+            "probe.head_warmup": 20, "probe.learning_rates": "hi-dlr", "select.solver": "coupled", "select.refit": 0,
+            "select.after": "continue",
         }
         command = [
             args.program, "select", "--model", args.model, "--data", args.data, "--validation", args.validation,

@@ -19,11 +19,16 @@ pub struct TextFacts {
     pub end: Option<u32>,
     /// Tokens at which generation stops.
     pub stops: Vec<u32>,
+    /// Whether it was trained with the mean over its tokens as the vector of a text.
+    pub is_mean_pooled: bool,
 }
 
+/// Where sentence-transformers says how it makes one vector of a text.
+pub(crate) const POOLING_FILE: &str = "1_Pooling/config.json";
+
 impl TextFacts {
-    /// Reads `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json` and `config.json`, as far as
-    /// they are there. The end is the tokenizer's `eos_token`, or else the first of the configuration; generation
+    /// Reads `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`, `config.json` and `1_Pooling/config.json`,
+    /// as far as they are there. The end is the tokenizer's `eos_token`, or else the first of the configuration; generation
     /// stops at the tokens of `generation_config.json`, or else of `config.json`, and at the end.
     ///
     /// # Errors
@@ -49,6 +54,7 @@ impl TextFacts {
             template,
             end,
             stops,
+            is_mean_pooled: is_mean_pooled(&folder.join(POOLING_FILE))?,
         })
     }
 }
@@ -63,22 +69,33 @@ impl TryFrom<GgufText> for TextFacts {
             template,
             end: text.end,
             stops: text.stops,
+            is_mean_pooled: false,
         })
     }
 }
 
-/// `eos_token_id` of a configuration: a number or a list.
-fn ends(path: &Path) -> Result<Vec<u32>, ChatError> {
+/// A JSON file; null where there is none.
+fn json(path: &Path) -> Result<Value, ChatError> {
     let failed = |reason: String| ChatError::File {
         path: path.to_path_buf(),
         reason,
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
         Err(error) => return Err(failed(error.to_string())),
     };
-    let config: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+fn is_mean_pooled(path: &Path) -> Result<bool, ChatError> {
+    let pooling = json(path)?;
+    Ok(pooling.get("pooling_mode_mean_tokens") == Some(&Value::Bool(true)))
+}
+
+/// `eos_token_id` of a configuration: a number or a list.
+fn ends(path: &Path) -> Result<Vec<u32>, ChatError> {
+    let config = json(path)?;
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     Ok(match config.get("eos_token_id") {
         Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),

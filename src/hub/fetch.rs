@@ -14,6 +14,7 @@ use hf_hub::{HFClient, HFError, HFRepositorySync, RepoTypeModel};
 use super::cache::{RepoCache, is_commit};
 use super::{Download, answer, verify};
 use super::{HubError, HubOptions, Message, ModelFiles, Source, TOKENIZER_FILES, VOCABULARY_FILES};
+use crate::base::POOLING_FILE;
 use crate::models::checkpoint::{CheckpointError, INDEX_FILE, Index, SINGLE_FILE, is_other_format};
 
 /// One run over a repository.
@@ -159,7 +160,11 @@ impl Fetch {
     fn small_files(&self, listing: &Listing) -> Vec<&'static str> {
         let mut names = vec!["config.json"];
         names.extend(TOKENIZER_FILES);
-        names.extend(["chat_template.jinja", "generation_config.json"]);
+        names.extend([
+            "chat_template.jinja",
+            "generation_config.json",
+            POOLING_FILE,
+        ]);
         if !listing.has("tokenizer.json") {
             names.extend(VOCABULARY_FILES);
         }

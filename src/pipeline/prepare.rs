@@ -329,6 +329,12 @@ impl Opened {
             recipe.superset.lora.split,
         );
         check_head(recipe, &adapters.fresh(), &base)?;
+        if base.text.is_mean_pooled && labels.is_some() && may_pool_by_mean(recipe) {
+            recorder.progress.note(&format!(
+                "`{}` was trained with the mean over tokens as the vector of a text: `--set task.pooling=mean` reads that",
+                recipe.model
+            ));
+        }
         let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
         let prepared = Prepared {
             recipe,
@@ -379,6 +385,11 @@ pub(super) fn objective(
         }
         None => Box::new(base.build_causal(adapters, dtype, device)?),
     })
+}
+
+/// Whether the mean over tokens would be possible, and is not chosen yet.
+fn may_pool_by_mean(recipe: &Recipe) -> bool {
+    recipe.task.pooling == recipe::Pooling::Default && recipe.export.target == Target::Autopeft
 }
 
 fn check_target(recipe: &Recipe) -> Result<()> {

@@ -48,6 +48,33 @@ fn a_run_that_succeeds_exits_with_0() {
 }
 
 #[test]
+fn a_sentence_encoder_is_said_to_be_one_where_its_pooling_is_not_used() {
+    let bench = Bench::new();
+    let model = bench.copy_of("bert");
+    let folder = model.join("1_Pooling");
+    fs::create_dir(&folder).unwrap();
+    let told = |pooling: &str, extra: &[&str]| {
+        fs::write(folder.join("config.json"), pooling).unwrap();
+        let model = model.display().to_string();
+        let extra = [&["--model", &model, "--force"], extra].concat();
+        let output = program().args(arguments(&bench, &extra)).output().unwrap();
+        (
+            status(&output),
+            stderr(&output).contains("--set task.pooling=mean"),
+        )
+    };
+    let mean = r#"{"pooling_mode_mean_tokens": true}"#;
+    assert_eq!(told(mean, &[]), (0, true));
+    assert_eq!(told(mean, &["--set", "task.pooling=mean"]), (0, false));
+    assert_eq!(told(mean, &["--target", "peft"]), (0, false));
+    assert_eq!(
+        told(r#"{"pooling_mode_mean_tokens": false}"#, &[]),
+        (0, false)
+    );
+    assert_eq!(told("{", &[]).0, 2);
+}
+
+#[test]
 fn an_unreachable_budget_exits_with_1_and_a_wrong_input_with_2() {
     let bench = Bench::new();
     for (extra, expected, parts) in [
