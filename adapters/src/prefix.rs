@@ -37,11 +37,13 @@ impl Prefix {
         Pass::recording(self.clone())
     }
 
-    /// Keeps of what enters the layers only the last, which is what leaves them: all that a head needs.
-    pub fn keep_last(&self) {
-        let mut record = self.lock();
-        if let Some((_, below)) = record.entering.split_last_mut() {
-            below.fill(None);
+    /// Keeps of what enters the layers only that from which a pass with these parameters changed starts.
+    pub fn keep_for<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) {
+        let start = self.start(changed);
+        for (layer, entering) in self.lock().entering.iter_mut().enumerate() {
+            if Some(layer) != start {
+                *entering = None;
+            }
         }
     }
 

@@ -50,18 +50,19 @@ impl<'a> LinearProbe<'a> {
         batches: Vec<Batch>,
         optimizer: AdamWConfig,
     ) -> Result<Self> {
-        let below = |batch: Batch| {
-            let prefix = Prefix::new();
-            model.outcome(&batch, &prefix.record())?;
-            prefix.keep_last();
-            Ok(Below { batch, prefix })
-        };
         let parameters: Vec<_> = (head.iter())
             .flat_map(|group| group.parameters.iter().cloned())
             .collect();
+        let below = |batch: Batch| {
+            let prefix = Prefix::new();
+            model.outcome(&batch, &prefix.record())?;
+            prefix.keep_for(&parameters);
+            Ok(Below { batch, prefix })
+        };
+        let batches = batches.into_iter().map(below).collect::<Result<_>>()?;
         Ok(Self {
             model,
-            batches: batches.into_iter().map(below).collect::<Result<_>>()?,
+            batches,
             optimizer: AdamW::new(parameters.clone(), optimizer),
             parameters,
             rate: None,

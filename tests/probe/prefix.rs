@@ -93,10 +93,10 @@ fn the_head_trains_on_what_is_kept_as_on_the_whole_to_the_last_bit() {
         let batch = bench.batch();
         let outcome = bench.model.outcome(&batch, &prefix.record());
         outcome.expect("an outcome");
-        prefix.keep_last();
-        // A layer further down is not kept.
-        let lowest = others.iter().find(|group| group.layer == Some(0));
-        assert_eq!(prefix.layers_below(&lowest.expect("a layer").parameters), 0);
+        prefix.keep_for(parameters.iter().copied());
+        // The layers below are not kept.
+        let lower = others.iter().find(|group| group.layer == Some(1));
+        assert_eq!(prefix.layers_below(&lower.expect("a layer").parameters), 0);
         assert!(prefix.layers_below(parameters.iter().copied()) > bench.model.config().num_layers);
 
         let gradients = |pass: Pass| {
