@@ -193,7 +193,8 @@ impl<'r> Prepared<'r> {
         let batches = (order.take(most.min(self.horizon.head_warmup)))
             .map(|numbers| rows.batch(&numbers))
             .collect::<Result<_>>()?;
-        LinearProbe::new(&*self.model, heads, batches, self.optimizer_config())
+        let optimizer = self.optimizer_config();
+        Ok(LinearProbe::new(&*self.model, heads, batches, optimizer))
     }
 
     fn trainer_of<'a>(

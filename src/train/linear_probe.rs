@@ -33,41 +33,35 @@ pub struct LinearProbe<'a> {
     step: usize,
 }
 
-/// A batch, with what the layers below the head give of it.
+/// A batch, with what the layers below the head give of it; `None` before its first step.
 struct Below {
     batch: Batch,
-    prefix: Prefix,
+    prefix: Option<Prefix>,
 }
 
 impl<'a> LinearProbe<'a> {
-    /// Runs the layers below `head` over these batches. All other groups of the model must be frozen.
-    ///
-    /// # Errors
-    /// When the model cannot be evaluated.
+    /// Of these heads, by these batches. All other groups of the model must be frozen.
     pub fn new(
         model: &'a dyn Objective,
         head: &[Group],
         batches: Vec<Batch>,
         optimizer: AdamWConfig,
-    ) -> Result<Self> {
+    ) -> Self {
         let parameters: Vec<_> = (head.iter())
             .flat_map(|group| group.parameters.iter().cloned())
             .collect();
-        let below = |batch: Batch| {
-            let prefix = Prefix::new();
-            model.outcome(&batch, &prefix.record())?;
-            prefix.keep_for(&parameters);
-            Ok(Below { batch, prefix })
+        let below = |batch| Below {
+            batch,
+            prefix: None,
         };
-        let batches = batches.into_iter().map(below).collect::<Result<_>>()?;
-        Ok(Self {
+        Self {
             model,
-            batches,
+            batches: batches.into_iter().map(below).collect(),
             optimizer: AdamW::new(parameters.clone(), optimizer),
             parameters,
             rate: None,
             step: 0,
-        })
+        }
     }
 
     /// One step, by the next of the batches, which come around.
@@ -77,11 +71,21 @@ impl<'a> LinearProbe<'a> {
     pub fn advance(&mut self) -> Result<StepReport> {
         let start = Instant::now();
         let number = self.step % self.batches.len().max(1);
-        let Some(below) = self.batches.get(number) else {
+        let Some(Below { batch, prefix }) = self.batches.get_mut(number) else {
             return Err(DataError::NoBatches.into());
         };
-        let pass = below.prefix.resume_training(0, &self.parameters);
-        let outcome = self.model.outcome(&below.batch, &pass)?;
+        let prefix = match prefix {
+            Some(prefix) => prefix,
+            None => {
+                let record = Prefix::new();
+                self.model.outcome(batch, &record.record())?;
+                record.keep_for(&self.parameters);
+                prefix.insert(record)
+            }
+        };
+        let (batch, prefix) = (&*batch, &*prefix);
+        let pass = prefix.resume_training(0, &self.parameters);
+        let outcome = self.model.outcome(batch, &pass)?;
         let loss = outcome.loss();
         if !loss.is_finite() {
             return Err(Error::Diverged {
@@ -94,7 +98,7 @@ impl<'a> LinearProbe<'a> {
         let directions = self.optimizer.split(&flat)?;
         let rate = match self.rate {
             Some(rate) => rate,
-            None => match self.speed(below, &directions)? {
+            None => match speed(self.model, &self.parameters, batch, prefix, &directions)? {
                 speed if speed > 0.0 => STEP / speed,
                 _ => TRIAL, // The outputs do not depend on it.
             },
@@ -106,36 +110,42 @@ impl<'a> LinearProbe<'a> {
             step: self.step,
             loss,
             learning_rate: rate,
-            tokens: below.batch.num_tokens,
+            tokens: batch.num_tokens,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
+}
 
-    /// Root mean square change of a batch's outputs along the directions, per unit of the learning rate.
-    fn speed(&self, below: &Below, directions: &Directions) -> Result<f64> {
-        let outputs = || -> Result<Vec<f64>> {
-            let pass = below.prefix.resume(&self.parameters);
-            let answers = self.model.outcome(&below.batch, &pass)?.answers();
-            let rows = answers.into_iter().filter_map(|answer| match answer {
-                Answer::Outputs(row) => Some(row),
-                Answer::Tokens { .. } => None,
-            });
-            Ok(rows.flatten().collect())
-        };
-        let before = outputs()?;
-        let values: Vec<_> = self.parameters.iter().map(|p| p.value()).collect();
-        for (parameter, value) in self.parameters.iter().zip(&values) {
-            if let Some(direction) = directions.get(parameter.index()) {
-                parameter.set(&(value - (direction * TRIAL)?)?)?;
-            }
+/// Root mean square change of a batch's outputs along the directions, per unit of the learning rate.
+fn speed(
+    model: &dyn Objective,
+    parameters: &[Arc<Parameter>],
+    batch: &Batch,
+    prefix: &Prefix,
+    directions: &Directions,
+) -> Result<f64> {
+    let outputs = || -> Result<Vec<f64>> {
+        let pass = prefix.resume(parameters);
+        let answers = model.outcome(batch, &pass)?.answers();
+        let rows = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Outputs(row) => Some(row),
+            Answer::Tokens { .. } => None,
+        });
+        Ok(rows.flatten().collect())
+    };
+    let before = outputs()?;
+    let values: Vec<_> = parameters.iter().map(|p| p.value()).collect();
+    for (parameter, value) in parameters.iter().zip(&values) {
+        if let Some(direction) = directions.get(parameter.index()) {
+            parameter.set(&(value - (direction * TRIAL)?)?)?;
         }
-        let after = outputs();
-        for (parameter, value) in self.parameters.iter().zip(&values) {
-            parameter.set(value)?;
-        }
-        let squares: Vec<f64> = (before.iter().zip(&after?))
-            .map(|(before, after)| ((after - before) / TRIAL).powi(2))
-            .collect();
-        Ok((squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt())
     }
+    let after = outputs();
+    for (parameter, value) in parameters.iter().zip(&values) {
+        parameter.set(value)?;
+    }
+    let squares: Vec<f64> = (before.iter().zip(&after?))
+        .map(|(before, after)| ((after - before) / TRIAL).powi(2))
+        .collect();
+    Ok((squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt())
 }

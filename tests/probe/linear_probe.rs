@@ -28,8 +28,8 @@ fn the_head_alone_learns_whatever_the_size_of_what_it_reads() {
             .for_each(|group| group.set_state(State::Frozen));
         let below = values(&others);
         let batches = vec![bench.batch()];
-        let probe = LinearProbe::new(&bench.model, &heads, batches, AdamWConfig::default());
-        let mut probe = probe.expect("a probe");
+        let optimizer = AdamWConfig::default();
+        let mut probe = LinearProbe::new(&bench.model, &heads, batches, optimizer);
 
         let before = bench.logits();
         let first = probe.advance().expect("a step");
