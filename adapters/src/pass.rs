@@ -301,6 +301,26 @@ impl Pass {
         }
     }
 
+    /// What the head's own layers get, made by `read` of what the layers before give. It counts as one more layer, behind which a pass
+    /// that changes the head alone starts.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn features<E>(
+        &self,
+        hidden: Tensor,
+        read: impl FnOnce(Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Tensor, E> {
+        let number = match (&self.mode, &self.start) {
+            (Mode::Record(prefix), _) => prefix.noted(),
+            // Of all that the record has, this and its output are the last.
+            (_, Some((prefix, _))) => prefix.noted().saturating_sub(2),
+            (_, None) => return read(hidden),
+        };
+        let features = self.layer(number, hidden, read)?;
+        self.layer(number + 1, features, Ok)
+    }
+
     /// Runs the backward pass of a scalar that was computed in this pass, and returns what the layers
     /// delivered. May be called several times with different scalars of one forward pass.
     ///

@@ -101,6 +101,11 @@ impl Prefix {
         self.lock().entering.push(Some(hidden.detach()));
     }
 
+    /// How many layers were noted.
+    pub(crate) fn noted(&self) -> usize {
+        self.lock().entering.len()
+    }
+
     pub(crate) fn entering(&self, layer: usize) -> Option<Tensor> {
         self.lock().entering.get(layer).cloned().flatten()
     }

@@ -6,7 +6,7 @@ use autopeft_adapters::{Adapters, Bottleneck, LayerNorm, Linear, Pass, Place, op
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::head::{MeanHead, Reads, features, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `BertForSequenceClassification`.
@@ -56,8 +56,7 @@ impl Model for Bert {
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
-            self.head
-                .forward(hidden, self.config.num_layers, inputs, pass)
+            self.head.forward(hidden, inputs, pass)
         })
     }
 
@@ -99,23 +98,17 @@ impl BertHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
-    /// (batch, labels).
-    fn forward(
-        &self,
-        hidden: Tensor,
-        layers: usize,
-        inputs: &Inputs,
-        pass: &Pass,
-    ) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
+    fn forward(&self, hidden: Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { pooler, classifier } => {
-                let pooled = features(hidden, layers, pass, |hidden| {
-                    Ok(ops::tanh(&pooler.forward(&first_token(hidden)?, pass)?)?)
+                let pooled = pass.features(hidden, |hidden| {
+                    let pooled = pooler.forward(&first_token(hidden)?, pass)?;
+                    Ok::<_, ModelError>(ops::tanh(&pooled)?)
                 })?;
                 Ok(classifier.forward(&pooled, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, inputs, pass),
         }
     }
 }

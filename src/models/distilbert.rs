@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::look_up;
-use super::head::{MeanHead, Reads, features, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, HiddenActivation, Inputs, Model, ModelError, Pooling};
 
 /// `DistilBertForSequenceClassification`.
@@ -75,7 +75,7 @@ impl Model for DistilBert {
             // (batch, sequence, hidden)
             let hidden = pass.before_layers(|| self.embedding_norm.forward(sum, pass))?;
             let hidden = self.encode(hidden, inputs, pass)?;
-            self.head.forward(hidden, self.layers.len(), inputs, pass)
+            self.head.forward(hidden, inputs, pass)
         })
     }
 
@@ -135,25 +135,18 @@ impl DistilBertHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
-    /// (batch, labels).
-    fn forward(
-        &self,
-        hidden: Tensor,
-        layers: usize,
-        inputs: &Inputs,
-        pass: &Pass,
-    ) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
+    fn forward(&self, hidden: Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken {
                 pre_classifier,
                 classifier,
             } => {
-                let first = features(hidden, layers, pass, first_token)?;
+                let first = pass.features(hidden, first_token)?;
                 let inner = ops::relu(&pre_classifier.forward(&first, pass)?)?;
                 Ok(classifier.forward(&inner, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, inputs, pass),
         }
     }
 }

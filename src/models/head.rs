@@ -110,18 +110,6 @@ pub enum HeadSource {
     Fresh,
 }
 
-/// What the head's own layers get, made of the output of an encoder with so many `layers`. It counts as one more layer, behind which
-/// a pass that changes the head alone starts.
-pub(super) fn features(
-    hidden: Tensor,
-    layers: usize,
-    pass: &Pass,
-    read: impl FnOnce(&Tensor) -> Result<Tensor, ModelError>,
-) -> Result<Tensor, ModelError> {
-    let features = pass.layer(layers, hidden, |hidden| read(&hidden))?;
-    pass.layer(layers + 1, features, Ok)
-}
-
 /// Mean pooling and one linear layer.
 #[derive(Debug)]
 pub(super) struct MeanHead {
@@ -144,17 +132,15 @@ impl MeanHead {
         Ok(Self { classifier })
     }
 
-    /// `hidden`: (batch, sequence, hidden), the output of so many `layers`. Returns (batch, labels).
+    /// `hidden`: (batch, sequence, hidden). Returns (batch, labels).
     pub(super) fn forward(
         &self,
         hidden: Tensor,
-        layers: usize,
         inputs: &Inputs,
         pass: &Pass,
     ) -> Result<Tensor, ModelError> {
-        let mean = features(hidden, layers, pass, |hidden| {
-            Ok(ops::mean_tokens(hidden, &inputs.attention_mask)?) // (batch, hidden)
-        })?;
+        // (batch, hidden)
+        let mean = pass.features(hidden, |x| ops::mean_tokens(&x, &inputs.attention_mask))?;
         Ok(self.classifier.forward(&mean, pass)?)
     }
 }
@@ -169,7 +155,7 @@ pub(super) enum Reads {
 }
 
 /// The first token of what the encoder gives a head that [`Reads::First`]: (batch, 1, hidden) to (batch, hidden).
-pub(super) fn first_token(hidden: &Tensor) -> Result<Tensor, ModelError> {
+pub(super) fn first_token(hidden: Tensor) -> Result<Tensor, ModelError> {
     let (batch, _, size) = hidden.dims3()?;
-    Ok(ops::reshape(hidden, &[batch, size])?)
+    Ok(ops::reshape(&hidden, &[batch, size])?)
 }

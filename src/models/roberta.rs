@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::bert::{Embeddings, Encoder, look_up};
-use super::head::{MeanHead, Reads, features, first_token};
+use super::head::{MeanHead, Reads, first_token};
 use super::{Config, Head, Inputs, Model, ModelError, Pooling};
 
 /// `RobertaForSequenceClassification`.
@@ -65,8 +65,7 @@ impl Model for Roberta {
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
-            self.head
-                .forward(hidden, self.config.num_layers, inputs, pass)
+            self.head.forward(hidden, inputs, pass)
         })
     }
 
@@ -104,22 +103,15 @@ impl RobertaHead {
         }
     }
 
-    /// `hidden`: (batch, positions, hidden), the positions that the head reads of the output of so many `layers`. Returns
-    /// (batch, labels).
-    fn forward(
-        &self,
-        hidden: Tensor,
-        layers: usize,
-        inputs: &Inputs,
-        pass: &Pass,
-    ) -> Result<Tensor, ModelError> {
+    /// `hidden`: (batch, positions, hidden), the positions that the head reads. Returns (batch, labels).
+    fn forward(&self, hidden: Tensor, inputs: &Inputs, pass: &Pass) -> Result<Tensor, ModelError> {
         match self {
             Self::FirstToken { dense, out_proj } => {
-                let first = features(hidden, layers, pass, first_token)?;
+                let first = pass.features(hidden, first_token)?;
                 let inner = ops::tanh(&dense.forward(&first, pass)?)?;
                 Ok(out_proj.forward(&inner, pass)?)
             }
-            Self::Mean(head) => head.forward(hidden, layers, inputs, pass),
+            Self::Mean(head) => head.forward(hidden, inputs, pass),
         }
     }
 }

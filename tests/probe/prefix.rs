@@ -59,6 +59,8 @@ fn a_pass_computes_no_layer_below_the_group_that_moves() {
         let record = prefix.record();
         bench.model.forward(&bench.inputs, &record).expect("logits");
         let layers = bench.model.config().num_layers;
+        // Behind a decoder's last norm, which counts as a layer.
+        let head = layers + 1 + usize::from(bench.model.config().decoder.is_some());
         for Group {
             name: group,
             layer,
@@ -70,7 +72,7 @@ fn a_pass_computes_no_layer_below_the_group_that_moves() {
                 Some(layer) => *layer,
                 // The embeddings' norm stands before the layers; a pooler or last norm behind them, and the head behind that.
                 None if group.contains("embeddings") => 0,
-                None if group.starts_with("head/") && !group.contains("pooler") => layers + 1,
+                None if group.starts_with("head/") && !group.contains("pooler") => head,
                 None => layers,
             };
             let below = prefix.layers_below(parameters);

@@ -153,7 +153,7 @@ class Trainer:
             output.loss.backward()
             if clip > 0:
                 clip_grad_norm_(members, clip)
-            before = [p.detach().clone() for p in members]
+            before = [p.detach().clone() for p in members] if rate is None else []
             for group in optimizer.param_groups:
                 group["lr"] = rate or TRIAL
             optimizer.step()

@@ -355,13 +355,12 @@ impl Model for Classifier {
             ClassifierHead::Score(score) => {
                 let places = self.places(inputs)?;
                 let last = self.decoder.hidden(inputs, Some(&places), pass)?;
-                let last = pass.layer(self.decoder.layers.len() + 1, last, Ok::<_, ModelError>)?;
+                let last = pass.features(last, Ok::<_, ModelError>)?;
                 Ok(score.forward(&last, pass)?)
             }
             ClassifierHead::Mean(head) => {
                 let hidden = self.decoder.hidden(inputs, None, pass)?;
-                // Behind the layers and the last norm.
-                head.forward(hidden, self.decoder.layers.len() + 1, inputs, pass)
+                head.forward(hidden, inputs, pass)
             }
         }
     }
