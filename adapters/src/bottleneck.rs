@@ -98,7 +98,11 @@ impl Bottleneck {
             BottleneckStyle::Houlsby => block.clone(),
             BottleneckStyle::Parallel => input.clone(),
         };
-        let added = attached.compute(&read, pass).in_module(&self.path)?;
+        let added = pass
+            .by_copy(attached.parameters.iter(), [&read], |[read]| {
+                attached.compute(read, pass)
+            })
+            .in_module(&self.path)?;
         norm.forward_sum(&sum, &added, pass)
     }
 }

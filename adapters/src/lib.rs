@@ -39,6 +39,7 @@ mod pass;
 pub mod peft;
 mod plan;
 mod prefix;
+mod variant;
 
 pub use adapters::{Adapters, LinearKind};
 pub use bottleneck::{Bottleneck, Place};
@@ -56,3 +57,4 @@ pub use plan::{
     SiteShape, Superset,
 };
 pub use prefix::Prefix;
+pub use variant::{Applied, Variant};

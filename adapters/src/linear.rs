@@ -101,7 +101,8 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit; the error names the module.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.compute(x, pass).in_module(&self.path)
+        pass.by_copy(self.parameters(), [x], |[x]| self.compute(x, pass))
+            .in_module(&self.path)
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {

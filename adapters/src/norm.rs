@@ -65,7 +65,7 @@ impl LayerNorm {
             epsilon: self.epsilon,
             offset: 0.0,
         };
-        layer.compute(inputs, pass)
+        layer.run(inputs, pass)
     }
 }
 
@@ -111,7 +111,7 @@ impl RmsNorm {
             epsilon: self.epsilon,
             offset: self.offset,
         };
-        layer.compute(inputs, pass)
+        layer.run(inputs, pass)
     }
 }
 
@@ -133,6 +133,20 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
+    fn run(&self, inputs: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
+        let values = [Some(self.weight), self.bias].into_iter().flatten();
+        let parameters = values.filter_map(Value::parameter);
+        match inputs.residual {
+            Some(residual) => pass.by_copy(parameters, [inputs.x, residual], |[x, residual]| {
+                let residual = Some(residual);
+                self.compute(Inputs { x, residual }, pass)
+            }),
+            None => pass.by_copy(parameters, [inputs.x], |[x]| {
+                self.compute(Inputs { x, residual: None }, pass)
+            }),
+        }
+    }
+
     fn compute(&self, Inputs { x, residual }: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
         let input = x.detach().contiguous()?;
         let other = residual.map(|r| r.detach().contiguous()).transpose()?;

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::parameter::{Parameter, State};
 use crate::prefix::Prefix;
+use crate::variant::{Variant, by_copy};
 use crate::{Error, Result};
 
 /// A direction in parameter space: one tensor per parameter index, of that parameter's shape.
@@ -138,7 +139,17 @@ impl Tape {
 pub struct Pass {
     mode: Mode,
     /// Where it starts, if not with the inputs.
-    start: Option<(Prefix, usize)>,
+    start: Option<Start>,
+}
+
+/// Where a pass starts that does not start with the inputs.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) layer: usize,
+    /// What enters this layer.
+    pub(crate) entering: Tensor,
+    /// How many layers a whole pass has.
+    pub(crate) layers: usize,
 }
 
 /// One part of a pass, to be run twice with the same dropout: for its value, and later with a graph.
@@ -187,6 +198,8 @@ enum Mode {
     Eval,
     /// The value alone, keeping what enters each layer.
     Record(Prefix),
+    /// The value alone, each copy of the batch with a variant of its own.
+    Variants(Vec<Variant>),
     /// The value alone, but with the dropout of a training pass.
     Value(Box<Mutex<ChaCha8Rng>>),
     Train {
@@ -250,10 +263,15 @@ impl Pass {
         Self::whole(Mode::Record(prefix))
     }
 
-    /// The same pass from a layer on, with what the record says that enters it.
-    pub(crate) fn starting(self, prefix: Prefix, layer: usize) -> Self {
+    /// A pass for the value alone of a batch with one copy for each variant, one after the other: see [`Variant`].
+    pub const fn variants(variants: Vec<Variant>) -> Self {
+        Self::whole(Mode::Variants(variants))
+    }
+
+    /// The same pass from a layer on.
+    pub(crate) fn starting(self, start: Start) -> Self {
         Self {
-            start: Some((prefix, layer)),
+            start: Some(start),
             ..self
         }
     }
@@ -271,9 +289,8 @@ impl Pass {
         &self,
         embed: impl FnOnce() -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Tensor, E> {
-        let start = self.start.as_ref();
-        match start.and_then(|(prefix, start)| prefix.entering(*start)) {
-            Some(entering) => Ok(entering),
+        match &self.start {
+            Some(start) => Ok(start.entering.clone()),
             None => embed(),
         }
     }
@@ -293,10 +310,8 @@ impl Pass {
             prefix.note_entering(&hidden);
         }
         match &self.start {
-            Some((_, start)) if number < *start => Ok(hidden),
-            Some((prefix, start)) if number == *start => {
-                layer(prefix.entering(number).unwrap_or(hidden))
-            }
+            Some(start) if number < start.layer => Ok(hidden),
+            Some(start) if number == start.layer => layer(start.entering.clone()),
             _ => layer(hidden),
         }
     }
@@ -313,8 +328,8 @@ impl Pass {
     ) -> std::result::Result<Tensor, E> {
         let number = match (&self.mode, &self.start) {
             (Mode::Record(prefix), _) => prefix.noted(),
-            // Of all that the record has, this and its output are the last.
-            (_, Some((prefix, _))) => prefix.noted().saturating_sub(2),
+            // Of all that was recorded, this and its output are the last.
+            (_, Some(start)) => start.layers.saturating_sub(2),
             (_, None) => return read(hidden),
         };
         let features = self.layer(number, hidden, read)?;
@@ -337,6 +352,20 @@ impl Pass {
         Ok(Gradients(std::mem::take(&mut *tape.lock())))
     }
 
+    /// Computes a layer with these parameters on inputs of (batch, …); in a pass of variants, on each copy of the batch whose variant
+    /// changes one of them by itself.
+    pub(crate) fn by_copy<'a, const N: usize>(
+        &self,
+        parameters: impl Iterator<Item = &'a Arc<Parameter>>,
+        inputs: [&Tensor; N],
+        compute: impl Fn([&Tensor; N]) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        match &self.mode {
+            Mode::Variants(variants) => by_copy(variants, parameters, inputs, compute),
+            _ => compute(inputs),
+        }
+    }
+
     /// What a layer with these parameters must deliver, or `None` when there is nothing to.
     pub(crate) fn wanted<'a>(
         &self,
@@ -347,7 +376,7 @@ impl Pass {
                 prefix.note_use(parameters);
                 None
             }
-            Mode::Eval | Mode::Value(_) => None,
+            Mode::Eval | Mode::Value(_) | Mode::Variants(_) => None,
             Mode::Train { tape, .. } => parameters
                 .into_iter()
                 .any(|parameter| parameter.state() == State::Trainable)
@@ -364,7 +393,7 @@ impl Pass {
     /// The means to run a part of this pass twice; `None` when it needs no graph.
     pub(crate) fn twice(&self) -> Option<Twice> {
         match &self.mode {
-            Mode::Eval | Mode::Record(_) | Mode::Value(_) => None,
+            Mode::Eval | Mode::Record(_) | Mode::Value(_) | Mode::Variants(_) => None,
             Mode::Train { tape, dropout } => Some(Twice {
                 tape: tape.clone(),
                 seed: dropout.as_ref().map(|dropout| {

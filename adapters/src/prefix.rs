@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 
-use crate::Parameter;
-use crate::pass::Pass;
+use crate::pass::{Pass, Start};
+use crate::{Parameter, Result, Variant};
 
 /// The record of one forward pass.
 #[derive(Debug, Clone, Default)]
@@ -67,15 +67,41 @@ impl Prefix {
         self.start(changed).unwrap_or(0)
     }
 
+    /// The same for several variants, with the inputs of the record once for each, one copy after the other.
+    ///
+    /// # Errors
+    /// When what enters the first layer cannot be copied.
+    pub fn resume_variants(&self, variants: Vec<Variant>) -> Result<Pass> {
+        let start = self.start(variants.iter().flat_map(Variant::parameters));
+        let mut start = self.start_at(start);
+        if let Some(Start { entering, .. }) = &mut start {
+            *entering = Tensor::cat(&vec![&*entering; variants.len()], 0)?;
+        }
+        let pass = Pass::variants(variants);
+        Ok(match start {
+            Some(start) => pass.starting(start),
+            None => pass,
+        })
+    }
+
     fn start_of<'a>(
         &self,
         pass: Pass,
         changed: impl IntoIterator<Item = &'a Arc<Parameter>>,
     ) -> Pass {
-        match self.start(changed) {
-            Some(start) => pass.starting(self.clone(), start),
+        match self.start_at(self.start(changed)) {
+            Some(start) => pass.starting(start),
             None => pass,
         }
+    }
+
+    fn start_at(&self, layer: Option<usize>) -> Option<Start> {
+        let (layer, record) = (layer?, self.lock());
+        Some(Start {
+            layer,
+            entering: record.entering.get(layer).cloned().flatten()?,
+            layers: record.entering.len(),
+        })
     }
 
     /// The lowest layer that uses one of these; `None` when that lies below the layers, or is forgotten.
@@ -104,10 +130,6 @@ impl Prefix {
     /// How many layers were noted.
     pub(crate) fn noted(&self) -> usize {
         self.lock().entering.len()
-    }
-
-    pub(crate) fn entering(&self, layer: usize) -> Option<Tensor> {
-        self.lock().entering.get(layer).cloned().flatten()
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {

@@ -19,6 +19,34 @@ pub struct Batch {
     pub num_tokens: usize,
 }
 
+impl Batch {
+    /// The batch several times, one copy after the other.
+    ///
+    /// # Errors
+    /// When a tensor cannot be copied.
+    pub fn repeated(&self, copies: usize) -> candle_core::Result<Self> {
+        let repeat = |tensor: &Tensor| tensor.repeat((copies, 1));
+        let Inputs {
+            input_ids,
+            token_type_ids,
+            attention_mask,
+            segments,
+        } = &self.inputs;
+        Ok(Self {
+            inputs: Inputs {
+                input_ids: repeat(input_ids)?,
+                token_type_ids: repeat(token_type_ids)?,
+                attention_mask: repeat(attention_mask)?,
+                segments: segments.as_ref().map(repeat).transpose()?,
+            },
+            targets: (self.targets.as_ref())
+                .map(|targets| targets.repeated(copies, input_ids.elem_count())),
+            rows: self.rows.repeat(copies),
+            num_tokens: self.num_tokens * copies,
+        })
+    }
+}
+
 /// How short rows are filled up, on the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Padding {
@@ -233,6 +261,41 @@ mod tests {
     fn padding_id_is_that_of_the_config_first() {
         assert_eq!(Padding::new(Some(5), &tokenizer(), 8).id, 5);
         assert_eq!(Padding::new(None, &tokenizer(), 8).id, 0);
+    }
+
+    #[test]
+    fn a_repeated_batch_is_that_of_the_repeated_rows() {
+        let targets: [fn(u32) -> Target; 4] = [
+            Target::Class,
+            |row| Target::Numbers(vec![f64::from(row), 0.5]),
+            |row| Target::Flags(vec![row == 1, true]),
+            |row| Target::Tokens((0..4).map(|at| at > row).collect()),
+        ];
+        for target in targets {
+            let mut encoded = rows(&[4, 4, 4]);
+            for (row, number) in encoded.rows.iter_mut().zip(0..) {
+                row.target = Some(target(number));
+            }
+            encoded.rows[0].segments = vec![1, 3];
+            let batch =
+                |rows: &[usize]| collate(&encoded, rows, PADDING, &Device::Cpu).expect("a batch");
+            let (once, thrice) = (batch(&[2, 0]), batch(&[2, 0, 2, 0, 2, 0]));
+            let repeated = once.repeated(3).expect("a batch");
+            let tensors = |Inputs {
+                               input_ids,
+                               token_type_ids,
+                               attention_mask,
+                               segments,
+                           }: &Inputs| {
+                let segments = segments.as_ref().expect("segments");
+                [input_ids, token_type_ids, attention_mask, segments].map(values)
+            };
+            assert_eq!(tensors(&repeated.inputs), tensors(&thrice.inputs));
+            assert!(thrice.targets.is_some());
+            assert_eq!(repeated.targets, thrice.targets);
+            assert_eq!(repeated.rows, thrice.rows);
+            assert_eq!(repeated.num_tokens, thrice.num_tokens);
+        }
     }
 
     fn without_files() -> ProptestConfig {

@@ -100,6 +100,24 @@ impl Targets {
         })
     }
 
+    /// The targets of the same batch several times, one copy after the other; one has `size` places for tokens, (batch · length).
+    pub(super) fn repeated(&self, copies: usize, size: usize) -> Self {
+        match self {
+            Self::Classes(rows) => Self::Classes(rows.repeat(copies)),
+            Self::Numbers(rows) => Self::Numbers(vec![rows.as_slice(); copies].concat()),
+            Self::Flags(rows) => Self::Flags(vec![rows.as_slice(); copies].concat()),
+            Self::Tokens(targets) => Self::Tokens(TokenTargets {
+                places: (0..copies)
+                    .flat_map(|copy| {
+                        (targets.places.iter()).map(move |place| place + (copy * size) as u32)
+                    })
+                    .collect(),
+                labels: targets.labels.repeat(copies),
+                counts: targets.counts.repeat(copies),
+            }),
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         match self {

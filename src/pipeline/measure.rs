@@ -201,7 +201,7 @@ fn estimator(recipe: &recipe::Recipe) -> Box<dyn Estimator> {
         }),
         recipe::Estimator::Hvp => Box::new(HessianVectorProduct { seed: recipe.seed }),
         recipe::Estimator::Full => Box::new(FullHessian),
-        recipe::Estimator::Fit => Box::new(ParabolaFit),
+        recipe::Estimator::Fit => Box::new(ParabolaFit::default()),
     }
 }
 

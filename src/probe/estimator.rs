@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use autopeft_adapters::{Directions, Gradients, Parameter, Pass};
+use autopeft_adapters::{Directions, Gradients, Pass, Variant};
 use candle_core::{DType, Tensor};
 
 use super::influence::Curvature;
@@ -98,31 +98,27 @@ impl Point<'_> {
             .collect()
     }
 
-    /// Moves every group by its factor along its direction, `w ← w + factor_k g_(k)`; moved back when the
-    /// returned guard is dropped.
-    pub(super) fn displaced(&self, factors: &[f64]) -> Result<Displaced> {
-        let mut saved = Displaced(Vec::new());
+    /// The parameters with every group moved by its factor along its direction, `w + factor_k g_(k)`.
+    pub(super) fn moved(&self, factors: &[f64]) -> Result<Variant> {
+        let mut variant = Variant::default();
         for (group, factor) in self.groups.iter().zip(factors) {
             if *factor == 0.0 {
                 continue;
             }
             for parameter in &group.parameters {
-                let Some(direction) = self.directions.get(parameter.index()) else {
-                    continue;
-                };
-                let value = parameter.value();
-                saved.0.push((parameter.clone(), value.clone()));
-                parameter.set(&(value + (direction * *factor)?)?)?;
+                if let Some(direction) = self.directions.get(parameter.index()) {
+                    variant.insert(parameter, (parameter.value() + (direction * *factor)?)?);
+                }
             }
         }
-        Ok(saved)
+        Ok(variant)
     }
 
     /// Losses along the step that all groups would take together at their present rates.
     pub(super) fn along_the_step(&self, here: f64) -> Result<StepLosses> {
         let at = |sign: f64| {
             let factors: Vec<f64> = self.rates.iter().map(|rate| sign * rate).collect();
-            let _displaced = self.displaced(&factors)?;
+            let _applied = self.moved(&factors)?.apply()?;
             self.loss()
         };
         Ok(StepLosses {
@@ -143,18 +139,6 @@ impl Point<'_> {
             }
         }
         Ok((values.sqrt(), directions.sqrt()))
-    }
-}
-
-/// Parameters away from their values; dropping it puts the saved values back.
-pub(super) struct Displaced(Vec<(Arc<Parameter>, Tensor)>);
-
-impl Drop for Displaced {
-    fn drop(&mut self) {
-        for (parameter, value) in &self.0 {
-            // The saved value has the parameter's own shape, so it cannot be refused.
-            let _ = parameter.set(value);
-        }
     }
 }
 

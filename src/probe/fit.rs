@@ -6,20 +6,38 @@
 //! section 3; one axis at a time, since random directions through all groups leak their coupling into A.
 //!
 //! What a forward pass computes below the lowest layer that has a parameter of the group is kept from one pass at
-//! the present parameters and not computed again. Perturbed rows are not stacked to larger products: prototypes
-//! gained 3 % by it at 2,048 rows, and each group needs weights of its own.
+//! the present parameters and not computed again. Small batches are stacked: points of groups that start at the same layer go through
+//! one pass, each with its own copy of the batch.
 
-use autopeft_adapters::Prefix;
+use autopeft_adapters::{Pass, Prefix, Variant};
 
 use super::estimator::{Estimate, Estimator, Point};
 use super::influence::Curvature;
-use crate::error::Result;
-
-/// The `fit` estimator. Costs 4K + 2 forward passes, each from the group's lowest layer on.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ParabolaFit;
+use crate::error::{Error, Result};
 
 const POINTS: [f64; 4] = [1.0, 0.5, -0.5, -1.0];
+
+/// Beyond so many tokens larger products gain nothing (docs/performance.md).
+const STACKED_TOKENS: usize = 2048;
+
+/// The `fit` estimator. Costs 4K + 4 forward passes, all but three of them from the group's lowest layer on.
+#[derive(Debug, Clone, Copy)]
+pub struct ParabolaFit {
+    stacked_tokens: usize,
+}
+
+impl ParabolaFit {
+    /// Stacks copies of the measuring batch up to this many tokens, padding included; with 0 none.
+    pub const fn stacking(stacked_tokens: usize) -> Self {
+        Self { stacked_tokens }
+    }
+}
+
+impl Default for ParabolaFit {
+    fn default() -> Self {
+        Self::stacking(STACKED_TOKENS)
+    }
+}
 
 impl Estimator for ParabolaFit {
     fn name(&self) -> &'static str {
@@ -29,34 +47,52 @@ impl Estimator for ParabolaFit {
     fn measure(&mut self, point: &Point<'_>) -> Result<Estimate> {
         let below = Prefix::new();
         let loss = point.loss_of(&below.record())?;
-        let noise = (point.loss()? - loss).abs();
-        let groups = point.groups.len();
-        let (mut slope, mut curvature, mut fit) = (Vec::new(), Vec::new(), Vec::new());
-        for (k, group) in point.groups.iter().enumerate() {
-            let pass = below.resume(&group.parameters);
-            let rate = point.rates.get(k).copied().unwrap_or(0.0);
-            let mut samples = [(0.0, 0.0); POINTS.len()];
-            for (sample, position) in samples.iter_mut().zip(POINTS) {
-                let x = position * rate;
-                let mut factors = vec![0.0; groups];
-                if let Some(factor) = factors.get_mut(k) {
-                    *factor = -x;
+        let most = (self.stacked_tokens / point.batch.inputs.input_ids.elem_count()).max(1);
+        let losses = |copies: usize, pass: Pass| {
+            let batch = point.batch.repeated(copies)?;
+            Ok::<_, Error>(point.model.outcome(&batch, &pass)?.losses(copies))
+        };
+        // Also of two copies beside one, since a stacked pass may add up in another order.
+        let copies = most.min(2);
+        let again = losses(copies, Pass::variants(vec![Variant::default(); copies]))?;
+        let noise = (again.iter().chain([&point.loss()?]))
+            .map(|again| (again - loss).abs())
+            .fold(0.0, f64::max);
+
+        let mut order: Vec<(usize, usize)> = (point.groups.iter().enumerate())
+            .map(|(k, group)| (below.layers_below(&group.parameters), k))
+            .collect();
+        order.sort_unstable();
+        let mut samples = vec![Vec::with_capacity(POINTS.len()); order.len()];
+        for level in order.chunk_by(|a, b| a.0 == b.0) {
+            let places: Vec<(usize, f64)> = (level.iter())
+                .flat_map(|(_, k)| {
+                    let rate = point.rates.get(*k).copied().unwrap_or(0.0);
+                    POINTS.map(|position| (*k, position * rate))
+                })
+                .collect();
+            for stack in places.chunks(most) {
+                let moved = |(k, x): &(usize, f64)| {
+                    let mut factors = vec![0.0; order.len()];
+                    factors[*k] = -x;
+                    point.moved(&factors)
+                };
+                let variants = stack.iter().map(moved).collect::<Result<_>>()?;
+                let displaced = losses(stack.len(), below.resume_variants(variants)?)?;
+                for ((k, x), displaced) in stack.iter().zip(displaced) {
+                    samples[*k].push((*x, displaced - loss));
                 }
-                let displaced = point.displaced(&factors)?;
-                *sample = (x, point.loss_of(&pass)? - loss);
-                drop(displaced);
             }
-            let parabola = Parabola::through(&samples);
-            slope.push(parabola.slope);
-            curvature.push(parabola.curvature);
-            fit.push(parabola.r2);
         }
+        let fits: Vec<Parabola> = (samples.iter())
+            .map(|samples| Parabola::through(samples))
+            .collect();
         Ok(Estimate {
-            slope,
-            curvature: Curvature::Diagonal(curvature),
+            slope: fits.iter().map(|fit| fit.slope).collect(),
+            curvature: Curvature::Diagonal(fits.iter().map(|fit| fit.curvature).collect()),
             loss,
             noise,
-            fit: Some(fit),
+            fit: Some(fits.iter().map(|fit| fit.r2).collect()),
         })
     }
 }

@@ -41,9 +41,9 @@ fn product(point: &Point<'_>, factors: &[f64], epsilon: f64) -> Result<Vec<f64>>
             .iter()
             .map(|factor| factor * sign * epsilon)
             .collect();
-        let displaced = point.displaced(&factors)?;
+        let applied = point.moved(&factors)?.apply()?;
         let (_, gradients) = point.gradients()?;
-        drop(displaced);
+        drop(applied);
         point.slopes(&gradients)
     };
     let (above, below) = (side(1.0)?, side(-1.0)?);

@@ -87,11 +87,21 @@ impl Outputs<'_> {
 }
 
 impl Outcome for Outputs<'_> {
-    fn loss(&self) -> f64 {
+    fn losses(&self, copies: usize) -> Vec<f64> {
+        fn each<T>(
+            rows: &[Vec<f64>],
+            targets: &[T],
+            copies: usize,
+            loss: impl Fn(&[Vec<f64>], &[T]) -> f64,
+        ) -> Vec<f64> {
+            let examples = (rows.len() / copies.max(1)).max(1);
+            let copies = rows.chunks(examples).zip(targets.chunks(examples));
+            copies.map(|(rows, targets)| loss(rows, targets)).collect()
+        }
         match self.targets {
-            Wanted::Classes(classes) => metrics::class_loss(&self.rows, classes),
-            Wanted::Numbers(numbers) => metrics::number_loss(&self.rows, numbers),
-            Wanted::Flags(flags) => metrics::flag_loss(&self.rows, flags),
+            Wanted::Classes(classes) => each(&self.rows, classes, copies, metrics::class_loss),
+            Wanted::Numbers(numbers) => each(&self.rows, numbers, copies, metrics::number_loss),
+            Wanted::Flags(flags) => each(&self.rows, flags, copies, metrics::flag_loss),
         }
     }
 

@@ -69,8 +69,12 @@ struct Tokens<'a> {
 }
 
 impl Outcome for Tokens<'_> {
-    fn loss(&self) -> f64 {
-        self.loss.losses.iter().sum::<f64>() / self.count()
+    fn losses(&self, copies: usize) -> Vec<f64> {
+        let tokens = (self.loss.losses.len() / copies.max(1)).max(1);
+        let copies = self.loss.losses.chunks(tokens);
+        copies
+            .map(|losses| losses.iter().sum::<f64>() / losses.len() as f64)
+            .collect()
     }
 
     fn count(&self) -> f64 {

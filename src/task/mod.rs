@@ -41,7 +41,12 @@ pub trait Objective: Debug + Send + Sync {
 /// What a forward pass gave, seen through the loss.
 pub trait Outcome {
     /// Mean loss, reduced in f64.
-    fn loss(&self) -> f64;
+    fn loss(&self) -> f64 {
+        self.losses(1).iter().sum()
+    }
+
+    /// The mean loss of each of the equal copies of which the batch is made ([`Batch::repeated`]).
+    fn losses(&self, copies: usize) -> Vec<f64>;
 
     /// `N`, by which the sum of the examples' losses is divided.
     fn count(&self) -> f64;

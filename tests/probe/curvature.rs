@@ -257,7 +257,7 @@ fn fit_agrees_with_full_at_small_rates_and_knows_when_it_does_not_fit() {
         .expect("an estimate");
     let fit = |rate: f64| {
         let rates = vec![rate; bench.groups.len()];
-        let estimate = bench.measure(&mut ParabolaFit, &directions, &rates, 0);
+        let estimate = bench.measure(&mut ParabolaFit::default(), &directions, &rates, 0);
         estimate.expect("an estimate")
     };
     // The cubic term is rate² beside the slope, the quartic rate² beside the curvature.
@@ -315,6 +315,6 @@ pub fn estimators() -> Vec<Box<dyn Estimator>> {
         Box::new(sampled),
         Box::new(HessianVectorProduct { seed: 1 }),
         Box::new(FullHessian),
-        Box::new(ParabolaFit),
+        Box::new(ParabolaFit::default()),
     ]
 }

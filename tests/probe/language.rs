@@ -7,7 +7,9 @@ use autopeft::data::{Batch, Encoded, EncodedRow, Padding, Target, collate};
 use autopeft::groups::{Group, Grouping, partition};
 use autopeft::metrics::Scores;
 use autopeft::models::{Cache, CausalLm, Inputs, ModelError};
-use autopeft::probe::{Estimate, Estimator, FullHessian, GaussNewton, HessianVectorProduct, Point};
+use autopeft::probe::{
+    Estimate, Estimator, FullHessian, GaussNewton, HessianVectorProduct, ParabolaFit, Point,
+};
 use autopeft::task::Objective;
 use autopeft::train::evaluate;
 use autopeft_adapters::ops::{self, Unembedding};
@@ -235,6 +237,16 @@ fn mean_loss(bench: &LanguageBench) -> f64 {
         .zip(&labels)
         .map(|(row, label)| -log_softmax(row)[*label as usize]);
     losses.sum::<f64>() / labels.len() as f64
+}
+
+#[test]
+fn fit_stacks_sequences_without_another_result() {
+    let bench = LanguageBench::new();
+    let mut of = |tokens: usize| bench.measure(&mut ParabolaFit::stacking(tokens), 0);
+    let (one_by_one, stacked) = (of(0), of(1000));
+    assert!(one_by_one.slope.iter().all(|slope| *slope != 0.0));
+    assert_lists_close(&stacked.slope, &one_by_one.slope, 1e-8);
+    assert_lists_close(&diagonal(&stacked), &diagonal(&one_by_one), 1e-5);
 }
 
 #[test]

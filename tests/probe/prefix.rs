@@ -1,16 +1,13 @@
-//! Passes that start where a group's first layer is, against whole ones.
-
-use std::sync::Arc;
+//! Passes that start where a group's first layer is, and that are stacked, against whole ones.
 
 use autopeft::data::Batch;
-use autopeft::error::Result;
-use autopeft::groups::Group;
+use autopeft::groups::{Group, Grouping, partition};
 use autopeft::probe::ParabolaFit;
-use autopeft::task::{Objective, Outcome};
-use autopeft_adapters::{Pass, Prefix, State};
+use autopeft::task::Objective;
+use autopeft_adapters::{Directions, Pass, Prefix, State};
 use candle_core::DType;
 
-use super::fixture::{Bench, measure};
+use super::fixture::{Bench, assert_lists_close, diagonal};
 
 /// A first-token head, a mean, positions of another kind, names of another kind; and two decoders with a head.
 const MODELS: [&str; 6] = [
@@ -22,32 +19,59 @@ const MODELS: [&str; 6] = [
     "gpt2",
 ];
 
-/// A model that computes everything, whatever pass it is given.
-#[derive(Debug)]
-struct Whole<'a, M>(&'a M);
-
-impl<M: Objective> Objective for Whole<'_, M> {
-    fn outcome<'a>(&'a self, batch: &'a Batch, _: &Pass) -> Result<Box<dyn Outcome + 'a>> {
-        self.0.outcome(batch, &Pass::eval())
-    }
-
-    fn outputs(&self, batch: &Batch) -> Result<Vec<Vec<f64>>> {
-        self.0.outputs(batch)
-    }
+/// Slope, curvature and explained share from whole passes, one for each point of each group.
+fn one_pass_a_point(bench: &Bench, along: &Directions, rate: f64) -> [Vec<f64>; 2] {
+    let batch = bench.batch();
+    let loss = || {
+        let outcome = bench.model.outcome(&batch, &Pass::eval());
+        outcome.expect("an outcome").loss()
+    };
+    let here = loss();
+    let at = |group: &Group, x: f64| bench.displaced(group, along, -x, loss) - here;
+    let points = [rate, rate / 2.0, -rate / 2.0, -rate];
+    let moment = |group: &Group, of: fn(f64, f64) -> f64| -> f64 {
+        points.iter().map(|x| of(*x, at(group, *x))).sum()
+    };
+    let squares: f64 = points.iter().map(|x| x * x).sum();
+    let fourths: f64 = points.iter().map(|x| x.powi(4)).sum();
+    let groups = || bench.groups.iter();
+    [
+        groups()
+            .map(|group| -moment(group, |x, y| x * y) / squares)
+            .collect(),
+        groups()
+            .map(|group| 2.0 * moment(group, |x, y| x * x * y) / fourths)
+            .collect(),
+    ]
 }
 
 #[test]
-fn fit_measures_to_the_last_bit_what_it_does_with_whole_passes() {
-    for name in MODELS {
-        let bench = Bench::open(name, 3, DType::F32);
-        let directions = Arc::new(bench.directions(0.4));
-        let rates = vec![0.05; bench.groups.len()];
-        let of = |model: &dyn Objective| {
-            measure(model, &bench, &mut ParabolaFit, &directions, &rates, 0).expect("an estimate")
-        };
-        let (short, whole) = (of(&bench.model), of(&Whole(&bench.model)));
-        assert_eq!(short, whole, "{name}");
-        assert!(short.slope.iter().any(|slope| *slope != 0.0), "{name}");
+fn fit_stacks_points_and_skips_layers_without_another_result() {
+    let mut benches: Vec<(&str, Bench)> = (MODELS.into_iter())
+        .map(|name| (name, Bench::open(name, 3, DType::F64)))
+        .collect();
+    // And groups that reach through all layers.
+    let mut kinds = Bench::open("bert", 3, DType::F64);
+    kinds.groups = partition(&kinds.adapters.parameters(), &Grouping::Kind, false);
+    benches.push(("bert, by kind", kinds));
+    for (name, bench) in benches {
+        let directions = bench.directions(0.4);
+        let (rate, before) = (0.05, bench.bits());
+        let rates = vec![rate; bench.groups.len()];
+        let [slope, curvature] = one_pass_a_point(&bench, &directions, rate);
+        assert!(slope.iter().any(|slope| slope.abs() > 1e-3), "{name}");
+        // No stack; stacks of three, so that points of one group are apart; the groups of a layer in few stacks.
+        let size = bench.inputs.input_ids.elem_count();
+        for tokens in [0, 3 * size, 100 * size] {
+            let mut fit = ParabolaFit::stacking(tokens);
+            let estimate = bench.measure(&mut fit, &directions, &rates, 0);
+            let estimate = estimate.expect("an estimate");
+            let what = format!("{name}, stacks of {tokens} tokens");
+            assert_lists_close(&estimate.slope, &slope, 1e-8);
+            assert_lists_close(&diagonal(&estimate), &curvature, 1e-6);
+            assert!(estimate.noise < 1e-12, "{what}: {}", estimate.noise);
+            assert_eq!(bench.bits(), before, "{what}");
+        }
     }
 }
 

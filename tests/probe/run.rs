@@ -312,7 +312,7 @@ fn measuring_changes_nothing_of_the_training() {
             burn_in: if estimator.is_some() { 4 } else { STEPS + 1 },
             ..plan.probe
         };
-        let estimator = estimator.unwrap_or(Box::new(ParabolaFit));
+        let estimator = estimator.unwrap_or(Box::new(ParabolaFit::default()));
         let ran = run(
             &bench,
             &data,
@@ -334,7 +334,7 @@ fn measuring_changes_nothing_of_the_training() {
             seed: 0,
         }),
         Box::new(HessianVectorProduct { seed: 0 }),
-        Box::new(ParabolaFit),
+        Box::new(ParabolaFit::default()),
     ];
     for estimator in estimators {
         let name = estimator.name();
