@@ -7,6 +7,8 @@ mod choices;
 mod curvature;
 #[path = "probe/fixture.rs"]
 mod fixture;
+#[path = "probe/frozen_layers.rs"]
+mod frozen_layers;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod golden;
 #[path = "probe/heads.rs"]

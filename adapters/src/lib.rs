@@ -51,7 +51,7 @@ pub use linear::Linear;
 pub use merge::merged_var_builder;
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Parameter, State};
-pub use pass::{Directions, Gradients, Pass};
+pub use pass::{Directions, Gradients, Pass, Start};
 pub use plan::{
     Activation, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, ModulePlan, Site,
     SiteShape, Superset,

@@ -140,16 +140,19 @@ pub struct Pass {
     mode: Mode,
     /// Where it starts, if not with the inputs.
     start: Option<Start>,
+    /// Keeps what enters each layer.
+    record: Option<Prefix>,
 }
 
-/// Where a pass starts that does not start with the inputs.
-#[derive(Debug)]
-pub(crate) struct Start {
-    pub(crate) layer: usize,
+/// Where a pass starts that does not start with the inputs: see [`Prefix`].
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The first layer that it computes.
+    pub layer: usize,
     /// What enters this layer.
-    pub(crate) entering: Tensor,
-    /// How many layers a whole pass has.
-    pub(crate) layers: usize,
+    pub entering: Tensor,
+    /// How many layers a whole pass has, with what stands for one behind them.
+    pub layers: usize,
 }
 
 /// One part of a pass, to be run twice with the same dropout: for its value, and later with a graph.
@@ -158,16 +161,21 @@ pub(crate) struct Twice {
     tape: Arc<Tape>,
     seed: Option<u64>,
     directions: Option<Arc<Directions>>,
+    record: Option<Prefix>,
 }
 
 impl Twice {
     /// A pass for the value alone.
     pub(crate) fn value(&self) -> Pass {
-        match self.seed {
+        let pass = match self.seed {
             Some(seed) => Pass::whole(Mode::Value(Box::new(Mutex::new(
                 ChaCha8Rng::seed_from_u64(seed),
             )))),
             None => Pass::eval(),
+        };
+        Pass {
+            record: self.record.clone(),
+            ..pass
         }
     }
 
@@ -196,8 +204,6 @@ impl Twice {
 #[derive(Debug)]
 enum Mode {
     Eval,
-    /// The value alone, keeping what enters each layer.
-    Record(Prefix),
     /// The value alone, each copy of the batch with a variant of its own.
     Variants(Vec<Variant>),
     /// The value alone, but with the dropout of a training pass.
@@ -259,8 +265,11 @@ impl Pass {
         })
     }
 
-    pub(crate) const fn recording(prefix: Prefix) -> Self {
-        Self::whole(Mode::Record(prefix))
+    pub(crate) fn recording(self, prefix: Prefix) -> Self {
+        Self {
+            record: Some(prefix),
+            ..self
+        }
     }
 
     /// A pass for the value alone of a batch with one copy for each variant, one after the other: see [`Variant`].
@@ -269,7 +278,7 @@ impl Pass {
     }
 
     /// The same pass from a layer on.
-    pub(crate) fn starting(self, start: Start) -> Self {
+    pub fn starting(self, start: Start) -> Self {
         Self {
             start: Some(start),
             ..self
@@ -277,7 +286,16 @@ impl Pass {
     }
 
     const fn whole(mode: Mode) -> Self {
-        Self { mode, start: None }
+        Self {
+            mode,
+            start: None,
+            record: None,
+        }
+    }
+
+    /// The first layer that it computes, if it does not start with the inputs.
+    pub fn first_layer(&self) -> Option<usize> {
+        self.start.as_ref().map(|start| start.layer)
     }
 
     /// What enters the layers, from the inputs; in a pass that starts later, what enters the layer at which it starts, which the
@@ -306,8 +324,8 @@ impl Pass {
         hidden: Tensor,
         layer: impl FnOnce(Tensor) -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Tensor, E> {
-        if let Mode::Record(prefix) = &self.mode {
-            prefix.note_entering(&hidden);
+        if let Some(record) = &self.record {
+            record.note_entering(&hidden);
         }
         match &self.start {
             Some(start) if number < start.layer => Ok(hidden),
@@ -326,8 +344,8 @@ impl Pass {
         hidden: Tensor,
         read: impl FnOnce(Tensor) -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Tensor, E> {
-        let number = match (&self.mode, &self.start) {
-            (Mode::Record(prefix), _) => prefix.noted(),
+        let number = match (&self.record, &self.start) {
+            (Some(record), _) => record.noted(),
             // Of all that was recorded, this and its output are the last.
             (_, Some(start)) => start.layers.saturating_sub(2),
             (_, None) => return read(hidden),
@@ -371,11 +389,11 @@ impl Pass {
         &self,
         parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
     ) -> Option<Wanted> {
+        let parameters: Vec<_> = parameters.into_iter().collect();
+        if let Some(record) = &self.record {
+            record.note_use(parameters.iter().copied());
+        }
         match &self.mode {
-            Mode::Record(prefix) => {
-                prefix.note_use(parameters);
-                None
-            }
             Mode::Eval | Mode::Value(_) | Mode::Variants(_) => None,
             Mode::Train { tape, .. } => parameters
                 .into_iter()
@@ -393,7 +411,7 @@ impl Pass {
     /// The means to run a part of this pass twice; `None` when it needs no graph.
     pub(crate) fn twice(&self) -> Option<Twice> {
         match &self.mode {
-            Mode::Eval | Mode::Record(_) | Mode::Value(_) | Mode::Variants(_) => None,
+            Mode::Eval | Mode::Value(_) | Mode::Variants(_) => None,
             Mode::Train { tape, dropout } => Some(Twice {
                 tape: tape.clone(),
                 seed: dropout.as_ref().map(|dropout| {
@@ -404,11 +422,13 @@ impl Pass {
                     random.random()
                 }),
                 directions: None,
+                record: self.record.clone(),
             }),
             Mode::Measure { tape, directions } => Some(Twice {
                 tape: tape.clone(),
                 seed: None,
                 directions: Some(directions.clone()),
+                record: self.record.clone(),
             }),
         }
     }

@@ -25,6 +25,21 @@ struct Record {
     first_use: HashMap<usize, Option<usize>>,
 }
 
+impl Record {
+    /// The lowest layer that uses one of these; `None` when that lies below the layers.
+    fn lowest<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
+    ) -> Option<usize> {
+        let mut lowest = self.entering.len().checked_sub(1);
+        for parameter in parameters {
+            let layer = self.first_use.get(&parameter.index()).copied().flatten();
+            lowest = lowest.min(layer); // `None` is less than any layer
+        }
+        lowest
+    }
+}
+
 impl Prefix {
     /// An empty record.
     pub fn new() -> Self {
@@ -33,14 +48,24 @@ impl Prefix {
 
     /// A pass for the value alone that fills this record, from its start.
     pub fn record(&self) -> Pass {
+        self.filled_by(Pass::eval())
+    }
+
+    /// The same for gradients, with dropout masks drawn from `seed`.
+    pub fn record_training(&self, seed: u64) -> Pass {
+        self.filled_by(Pass::train(seed))
+    }
+
+    fn filled_by(&self, pass: Pass) -> Pass {
         *self.lock() = Record::default();
-        Pass::recording(self.clone())
+        pass.recording(self.clone())
     }
 
     /// Keeps of what enters the layers only that from which a pass with these parameters changed starts.
     pub fn keep_for<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) {
-        let start = self.start(changed);
-        for (layer, entering) in self.lock().entering.iter_mut().enumerate() {
+        let mut record = self.lock();
+        let start = record.lowest(changed);
+        for (layer, entering) in record.entering.iter_mut().enumerate() {
             if Some(layer) != start {
                 *entering = None;
             }
@@ -62,18 +87,12 @@ impl Prefix {
         self.start_of(Pass::train(seed), changed)
     }
 
-    /// Layers of which a pass with these parameters changed computes nothing.
-    pub fn layers_below<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> usize {
-        self.start(changed).unwrap_or(0)
-    }
-
     /// The same for several variants, with the inputs of the record once for each, one copy after the other.
     ///
     /// # Errors
     /// When what enters the first layer cannot be copied.
     pub fn resume_variants(&self, variants: Vec<Variant>) -> Result<Pass> {
-        let start = self.start(variants.iter().flat_map(Variant::parameters));
-        let mut start = self.start_at(start);
+        let mut start = self.start(variants.iter().flat_map(Variant::parameters));
         if let Some(Start { entering, .. }) = &mut start {
             *entering = Tensor::cat(&vec![&*entering; variants.len()], 0)?;
         }
@@ -84,19 +103,14 @@ impl Prefix {
         })
     }
 
-    fn start_of<'a>(
+    /// Where a pass with these parameters changed starts: the lowest layer that uses one of them. `None` when that lies below the
+    /// layers, or what enters it was forgotten.
+    pub fn start<'a>(
         &self,
-        pass: Pass,
         changed: impl IntoIterator<Item = &'a Arc<Parameter>>,
-    ) -> Pass {
-        match self.start_at(self.start(changed)) {
-            Some(start) => pass.starting(start),
-            None => pass,
-        }
-    }
-
-    fn start_at(&self, layer: Option<usize>) -> Option<Start> {
-        let (layer, record) = (layer?, self.lock());
+    ) -> Option<Start> {
+        let record = self.lock();
+        let layer = record.lowest(changed)?;
         Some(Start {
             layer,
             entering: record.entering.get(layer).cloned().flatten()?,
@@ -104,15 +118,20 @@ impl Prefix {
         })
     }
 
-    /// The lowest layer that uses one of these; `None` when that lies below the layers, or is forgotten.
-    fn start<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> Option<usize> {
-        let record = self.lock();
-        let mut start = record.entering.len().checked_sub(1);
-        for parameter in changed {
-            let layer = record.first_use.get(&parameter.index()).copied().flatten();
-            start = start.min(layer); // `None` is less than any layer
+    /// Layers of which a pass with these parameters changed computes nothing.
+    pub fn layers_below<'a>(&self, changed: impl IntoIterator<Item = &'a Arc<Parameter>>) -> usize {
+        self.start(changed).map_or(0, |start| start.layer)
+    }
+
+    fn start_of<'a>(
+        &self,
+        pass: Pass,
+        changed: impl IntoIterator<Item = &'a Arc<Parameter>>,
+    ) -> Pass {
+        match self.start(changed) {
+            Some(start) => pass.starting(start),
+            None => pass,
         }
-        start.filter(|start| matches!(record.entering.get(*start), Some(Some(_))))
     }
 
     pub(crate) fn note_use<'a>(&self, parameters: impl IntoIterator<Item = &'a Arc<Parameter>>) {

@@ -191,6 +191,7 @@ pub const KEYS: &[Key] = &[
     row("train.batch_size", Form::Count, "examples a forward pass"),
     row("train.accumulate", Form::Count, "batches whose gradients make one step"),
     row("train.checkpointing", Form::Flag, "language models: keep only the input of each layer, and compute the layer again for its gradient"),
+    row("train.keep_frozen_layers", Form::Flag, "keep in memory what the layers below the lowest trained group give of each row, and do not compute it again in later epochs"),
     row("train.learning_rate", Form::Number, "learning rate of the adapter, the start of every group's own"),
     row("train.head_learning_rate", OPTIONAL_NUMBER, "learning rate of the head; `null` is `learning_rate`"),
     row("train.weight_decay", Form::Number, "decoupled weight decay, not on biases and norms"),

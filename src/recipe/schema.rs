@@ -258,6 +258,8 @@ pub struct Train {
     pub accumulate: usize,
     /// Whether a decoder recomputes its layers in the backward pass.
     pub checkpointing: bool,
+    /// Whether what the layers below the lowest trained group give of each row is kept in memory.
+    pub keep_frozen_layers: bool,
     /// Learning rate of the adapter.
     pub learning_rate: f64,
     /// Learning rate of the head; `None` is the same.
@@ -286,6 +288,7 @@ impl Default for Train {
             batch_size: 16,
             accumulate: 1,
             checkpointing: false,
+            keep_frozen_layers: false,
             learning_rate: 1e-3,
             head_learning_rate: None,
             weight_decay: 0.01,

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod evaluate;
+mod frozen_prefix;
 mod linear_probe;
 mod schedule;
 mod trainer;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use autopeft_adapters::{Directions, Gradients, Pass, State};
+use autopeft_adapters::{Directions, Gradients, Parameter, Pass, State};
 use candle_core::Device;
 
 use super::AdamWConfig;
 use super::adamw::AdamW;
+use super::frozen_prefix::FrozenPrefix;
 use super::schedule::Schedule;
 use crate::data::{Batch, Encoded, Padding, TrainOrder, collate};
 use crate::error::{Error, Result};
@@ -47,6 +48,8 @@ pub struct TrainerConfig {
     pub accumulate: usize,
     /// Seed of the dropout masks.
     pub seed: u64,
+    /// Whether what the layers below the lowest trained group give of each row is kept in memory, and not computed again.
+    pub keep_frozen_layers: bool,
 }
 
 /// What one step did.
@@ -76,6 +79,8 @@ pub struct Trainer<'a> {
     groups: &'a [Group],
     rates: Vec<f64>,
     group_of: HashMap<usize, usize>,
+    parameters: Vec<Arc<Parameter>>,
+    below: FrozenPrefix,
     step: usize,
 }
 
@@ -90,7 +95,7 @@ impl<'a> Trainer<'a> {
         rates: Vec<f64>,
         config: TrainerConfig,
     ) -> Self {
-        let parameters = groups
+        let parameters: Vec<_> = groups
             .iter()
             .flat_map(|group| group.parameters.iter().cloned())
             .collect();
@@ -104,10 +109,12 @@ impl<'a> Trainer<'a> {
             rows,
             order,
             config,
-            optimizer: AdamW::new(parameters, config.optimizer),
+            optimizer: AdamW::new(parameters.clone(), config.optimizer),
             groups,
             rates,
             group_of,
+            parameters,
+            below: FrozenPrefix::default(),
             step: 0,
         }
     }
@@ -221,9 +228,18 @@ impl<'a> Trainer<'a> {
         for part in 0..self.config.accumulate {
             let batch = self.rows.batch(&self.order.next_rows())?;
             let draw = (self.step * self.config.accumulate + part) as u64;
-            let pass = Pass::train(self.config.seed.rotate_left(24) ^ draw);
+            let seed = self.config.seed.rotate_left(24) ^ draw;
+            let (pass, record) = if self.config.keep_frozen_layers {
+                self.below.pass(&self.parameters, &batch, seed)?
+            } else {
+                (Pass::train(seed), None)
+            };
             let outcome = self.model.outcome(&batch, &pass)?;
             let mut gradients = pass.backward(&outcome.scalar()?)?;
+            if let Some(record) = record {
+                self.below
+                    .keep(&self.parameters, &batch, self.rows.encoded, &record)?;
+            }
             if self.config.accumulate > 1 {
                 // So that the sum is the gradient of the mean over all examples of the step.
                 gradients.scale(outcome.count())?;

@@ -242,7 +242,7 @@ fn mean_loss(bench: &LanguageBench) -> f64 {
 #[test]
 fn fit_stacks_sequences_without_another_result() {
     let bench = LanguageBench::new();
-    let mut of = |tokens: usize| bench.measure(&mut ParabolaFit::stacking(tokens), 0);
+    let of = |tokens: usize| bench.measure(&mut ParabolaFit::stacking(tokens), 0);
     let (one_by_one, stacked) = (of(0), of(1000));
     assert!(one_by_one.slope.iter().all(|slope| *slope != 0.0));
     assert_lists_close(&stacked.slope, &one_by_one.slope, 1e-8);

@@ -99,6 +99,7 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
         },
         accumulate: 1,
         seed: plan.seed,
+        keep_frozen_layers: false,
     };
     let rates = (0..bench.groups.len()).map(plan.rates).collect();
     let training = order(&data.0, BATCH, plan.seed);

@@ -142,6 +142,46 @@ fn keeping_less_in_memory_selects_the_same() {
     assert_ne!(plain, influence("storage=f16")); // rounds small numbers once more
 }
 
+/// What a frozen layer gives of a row is the same in each epoch, packed or not, and when the layers above are computed again.
+#[test]
+fn keeping_what_frozen_layers_give_selects_the_same() {
+    let bench = bench(false);
+    let llama = llama();
+    let run = |more: &[&str]| {
+        let settings = [
+            llama.as_str(),
+            "task.type=causal-lm",
+            "export.force=true",
+            "superset.exclude=[model.layers.0.*]",
+        ];
+        let settings = settings
+            .into_iter()
+            .chain(SETTINGS)
+            .chain(more.iter().copied());
+        let report = bench.report(&settings.collect::<Vec<&str>>());
+        let groups = report.groups.iter();
+        let kept = groups
+            .filter(|group| group.kept)
+            .map(|group| group.name.clone());
+        let losses = report.held_out.iter().map(|held| held.evaluation.loss);
+        (kept.collect::<Vec<String>>(), losses.collect::<Vec<f64>>())
+    };
+    for packing in ["task.packing=false", "task.packing=true"] {
+        let (kept, losses) = run(&[packing]);
+        assert!(!kept.is_empty());
+        for more in ["train.checkpointing=false", "train.checkpointing=true"] {
+            let (again, their_losses) = run(&[packing, more, "train.keep_frozen_layers=true"]);
+            assert_eq!(again, kept, "{packing}, {more}");
+            for (loss, theirs) in losses.iter().zip(&their_losses) {
+                assert!(
+                    (loss - theirs).abs() < 1e-3 * loss,
+                    "{packing}, {more}: {loss} {theirs}"
+                );
+            }
+        }
+    }
+}
+
 /// An encoder has no such choice, and says so.
 #[test]
 fn an_encoder_refuses_what_only_decoders_have() {

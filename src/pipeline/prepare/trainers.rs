@@ -165,6 +165,7 @@ impl Prepared<'_> {
             schedule,
             accumulate: self.recipe.train.accumulate,
             seed: self.recipe.seed,
+            keep_frozen_layers: self.recipe.train.keep_frozen_layers,
         }
     }
 
