@@ -3,8 +3,8 @@
     cargo build --release --example versus_torch
     python benches/versus_torch/run.py [--model FOLDER] [--jobs forward,step,measure] [--threads 1,2] [--rounds 3]
 
-`--model` is a checkpoint folder of a BERT, a RoBERTa or a decoder; the names in `SHAPES` and `LLAMA_SHAPES` stand for random weights in those shapes,
-which are made in a temporary folder. An encoder classifies, a decoder learns every token. `--check` compares what was computed and reports no times: what CI runs.
+`--model` is a checkpoint folder of a BERT, a RoBERTa or a decoder; the names in `shapes.py` stand for random weights in those shapes, which
+are made in a temporary folder. An encoder classifies, a decoder learns every token. `--check` compares what was computed and reports no times: what CI runs.
 Python needs torch, transformers and peft. Times are medians over all repeats of all rounds; the spread is (max - min) / median.
 """
 import argparse
@@ -16,41 +16,10 @@ import subprocess
 import sys
 import tempfile
 
+import shapes
+
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent.parent
-SHAPES = {
-    "tiny": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=200),
-    "roberta-base-shape": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=50265),
-}
-LLAMA_SHAPES = {
-    "tiny-llama": dict(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, vocab_size=200
-    ),
-    "smollm2-135m-shape": dict(
-        hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536, vocab_size=49152
-    ),
-}
-
-
-def random_checkpoint(shape, folder):
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    if shape in SHAPES:
-        config = transformers.RobertaConfig(
-            max_position_embeddings=514, type_vocab_size=1, num_labels=2, layer_norm_eps=1e-5, **SHAPES[shape]
-        )
-        model = transformers.RobertaForSequenceClassification(config)
-    else:
-        config = transformers.LlamaConfig(
-            max_position_embeddings=8192, rms_norm_eps=1e-5, initializer_range=1 / 24, tie_word_embeddings=True,
-            rope_parameters=dict(rope_type="default", rope_theta=100_000.0), **LLAMA_SHAPES[shape]
-        )
-        model = transformers.LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-
-
 def run(command, threads):
     env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -96,9 +65,9 @@ def main():
         args.batch, args.length, args.rounds, args.repeats = 4, 8, 1, 2
     with tempfile.TemporaryDirectory() as folder:
         model = args.model
-        if model in SHAPES or model in LLAMA_SHAPES:
+        if model in shapes.ENCODERS or model in shapes.DECODERS:
             model = folder
-            random_checkpoint(args.model, folder)
+            shapes.random_checkpoint(args.model, folder)
         print("| job | threads | CPU s, ours | theirs | ratio | wall s, ours | theirs | ratio | spread | peak MiB, ours | theirs | ratio |")
         print("|---|---|---|---|---|---|---|---|---|---|---|---|")
         for job in args.jobs.split(","):

@@ -37,7 +37,14 @@ def encode(rows):
 
 train, held_out = encode(train), encode(held_out)
 base = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=len(labels), dtype=torch.float32)
-linear = r".*\.(query|key|value|dense)" if hasattr(base, "bert") else r".*encoder.*\.(query|key|value|dense)"
+is_encoder = hasattr(base, "bert") or hasattr(base, "roberta")
+if is_encoder:
+    linear = r".*\.(query|key|value|dense)" if hasattr(base, "bert") else r".*encoder.*\.(query|key|value|dense)"
+else:
+    linear = "all-linear"
+    tokenizer.padding_side = "right"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    base.config.pad_token_id = tokenizer.pad_token_id
 model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type="SEQ_CLS"))
 model.eval()  # no dropout, as in ours
 
@@ -46,11 +53,11 @@ for name, p in model.named_parameters():
     original = "original_module" in name
     module = name.rsplit(".lora_" if ".lora_" in name else ".", 1)[0].replace(".base_layer", "")
     inert = name.endswith("key.base_layer.bias")
-    if "classifier" in name and not original:
+    if ("classifier" in name or ".score." in name) and not original:
         group = "head"
     elif "lora_" in name:
         group = "lora " + module
-    elif "LayerNorm" in name:
+    elif "norm" in name.lower():
         group = "norm " + module
     elif name.endswith("bias") and not original and not inert:
         group = "bias " + module

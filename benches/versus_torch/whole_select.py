@@ -3,6 +3,8 @@
     cargo build --release
     python benches/versus_torch/whole_select.py --model FOLDER --data train.jsonl --validation dev.jsonl [--steps 60]
 
+`--model` is the folder of a BERT, a RoBERTa or a decoder, which gets a head of its own; a name in `shapes.py` stands for random weights in
+that shape, with the tokenizer of the folder `--tokenizer`.
 Ours runs first; how many steps of which batch, measurements and groups it took is read from its result, and theirs takes as
 many. Theirs measures as Xu et al. 2025 (arXiv 2501.06954) do: at -e, 0 and e along each group's own part of AdamW's update,
 2K + 1 forward passes over as many examples. It keeps what is worth most per parameter within the budget, trains on, evaluates when ours
@@ -14,10 +16,13 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+
+import shapes
 
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent.parent
@@ -39,10 +44,12 @@ def timed(command, env):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
+    parser.add_argument("--tokenizer")
     parser.add_argument("--data", required=True)
     parser.add_argument("--validation", required=True)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--probe-steps", type=int, default=40)
+    parser.add_argument("--probe-every", type=int, default=6)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--budget", default="0.3%")
@@ -53,14 +60,20 @@ def main():
     env = os.environ | {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "out"
+        model = args.model
+        if model in shapes.ENCODERS or model in shapes.DECODERS:
+            model = folder
+            shapes.random_checkpoint(args.model, folder)
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(pathlib.Path(args.tokenizer) / file, folder)
         settings = {
-            "train.steps": args.steps, "train.epochs": "null", "train.batch_size": args.batch, "probe.steps": args.probe_steps,
+            "train.steps": args.steps, "train.epochs": "null", "train.batch_size": args.batch, "probe.steps": args.probe_steps, "probe.every": args.probe_every,
             "probe.examples": args.examples, "superset.lora.rank_blocks": "[8]", "probe.early_freeze": "false",
             "probe.head_warmup": 20, "probe.learning_rates": "hi-dlr", "select.solver": "coupled", "select.refit": 0,
             "select.after": "continue",
         }
         command = [
-            args.program, "select", "--model", args.model, "--data", args.data, "--validation", args.validation,
+            args.program, "select", "--model", model, "--data", args.data, "--validation", args.validation,
             "--budget", args.budget, "--target", "peft", "--threads", threads, "--out", str(out), "--json",
         ]
         for key, value in settings.items():
@@ -75,7 +88,7 @@ def main():
         measured = [event["step"] for event in events if event["event"] == "influence"]
         evaluations = [event for event in events if event["event"] == "evaluation"]
         job = {
-            "model": args.model, "data": args.data, "validation": args.validation, "batch": args.batch, "examples": args.examples,
+            "model": model, "data": args.data, "validation": args.validation, "batch": args.batch, "examples": args.examples,
             "stages": steps, "measured": measured, "budget": report["budget"], "threads": args.threads, "out": str(pathlib.Path(folder) / "theirs"),
         }
         theirs_cpu, theirs_wall, text = timed([sys.executable, str(here / "theirs_select.py"), json.dumps(job)], env)
