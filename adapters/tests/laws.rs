@@ -14,8 +14,8 @@ use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
 use autopeft_adapters::peft::{self, LoraScale, PeftOptions, TaskType};
 use autopeft_adapters::{
     Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm,
-    Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, merged_var_builder,
-    ops,
+    Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, Variant,
+    merged_var_builder, ops,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -472,6 +472,66 @@ fn dropping_is_the_same_as_putting_back_to_the_identity() {
         let at_identity = block.forward(&x, &Pass::eval());
         assert!(difference(&without, &at_identity) < 1e-6, "{kind}");
     }
+}
+
+#[test]
+fn copies_of_a_batch_with_a_variant_each_give_what_each_gives_alone() {
+    let x = input(DType::F64);
+    for (kind, superset) in cases() {
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F64));
+        let parameters = of_kind(&adapters, kind);
+        scramble(&adapters.parameters());
+        // The first parameter alone, none, none, all of the kind, and all of them otherwise.
+        let variant = |count: usize, factor: f64| {
+            let mut variant = Variant::default();
+            for parameter in parameters.iter().take(count) {
+                variant.insert(parameter, (parameter.value() * factor).unwrap());
+            }
+            variant
+        };
+        let variants = [
+            (1, 1.5),
+            (0, 0.0),
+            (0, 0.0),
+            (usize::MAX, 0.5),
+            (usize::MAX, -2.0),
+        ];
+        let variants = variants.map(|(count, factor)| variant(count, factor));
+        let unmoved = block.forward(&x, &Pass::eval());
+        let alone = variants.iter().map(|variant| {
+            let _applied = variant.apply().unwrap();
+            block.forward(&x, &Pass::eval())
+        });
+        let alone = Tensor::cat(&alone.collect::<Vec<_>>(), 0).unwrap();
+        let copies = Tensor::cat(&vec![&x; variants.len()], 0).unwrap();
+        let together = block.forward(&copies, &Pass::variants(variants.to_vec()));
+        assert!(difference(&together, &alone) < 1e-12, "{kind:?}");
+        for changed in [0, 3, 4] {
+            let own = alone.narrow(0, changed * BATCH, BATCH).unwrap();
+            assert!(
+                difference(&own, &unmoved) > 1e-6,
+                "{kind:?}: variant {changed}"
+            );
+        }
+        assert!(difference(&block.forward(&x, &Pass::eval()), &unmoved) == 0.0);
+    }
+}
+
+#[test]
+fn a_batch_without_equal_copies_is_refused() {
+    let adapters = Adapters::superset(cases()[1].1.clone(), 1);
+    let block = Block::new(&adapters, &weights(DType::F32));
+    let parameter = &adapters.parameters()[0];
+    let mut variant = Variant::default();
+    variant.insert(parameter, parameter.value());
+    let pass = Pass::variants(vec![variant, Variant::default()]);
+    let refused = block.inner.forward(&input(DType::F32), &pass);
+    let error = refused.unwrap_err().to_string();
+    assert!(
+        error.contains("3 rows") && error.contains("2 variants"),
+        "{error}"
+    );
 }
 
 #[test]
