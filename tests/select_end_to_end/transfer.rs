@@ -302,6 +302,36 @@ fn with_rows_it_is_trained_over_the_whole_horizon_and_the_loss_falls() {
 }
 
 #[test]
+fn its_training_fits_the_height_of_its_rates_where_the_recipe_says_so() {
+    let bench = Bench::new();
+    bench.report(&["select.budget=1500"]);
+    let model = bench.deeper(&fixture("bert-bare"), 4);
+    let rates = |more: &str| {
+        // A hundredth of what this model takes.
+        let settings = [
+            "train.steps=80",
+            "train.learning_rate=1e-4",
+            "export.force=true",
+            more,
+        ];
+        let made = carry(&bench, &model, Training::WholeHorizon, &settings).unwrap();
+        let rates = made.report.groups.iter().map(|group| group.learning_rate);
+        rates.collect::<Option<Vec<f64>>>().unwrap()
+    };
+    for fixed in ["select.refit=0", "probe.learning_rates=fixed"] {
+        assert!(rates(fixed).iter().all(|rate| *rate == 1e-4), "{fixed}");
+    }
+    // Not above three times the recipe's.
+    let fitted = rates("select.refit=4");
+    assert!(
+        fitted
+            .iter()
+            .all(|rate| (1.5e-4..=3.0001e-4).contains(rate)),
+        "{fitted:?}"
+    );
+}
+
+#[test]
 fn a_language_model_s_choice_is_carried_with_and_without_rows() {
     let bench = Bench::new();
     bench.file("train.jsonl", &language::rows(12, false));
