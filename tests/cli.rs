@@ -368,3 +368,78 @@ fn doctor_says_what_is_wrong_with_a_library_and_measures_without_it() {
     assert!(text.contains("gemm 0.19 (pure Rust): "), "{text}");
     assert!(text.contains("AUTOPEFT_BLAS"), "{text}");
 }
+
+/// What stands on standard input is what the rows were: a prompt, or the start of a text.
+#[test]
+fn a_line_is_a_prompt_to_a_model_that_learned_from_prompts() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/language/llama");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let rows = |row: fn(usize) -> String| (0..24).map(row).collect::<String>();
+    let learned = [
+        (
+            "prompts",
+            rows(|n| {
+                format!(
+                    "{{\"prompt\": \"name: {}\", \"completion\": \"It is a pub.\"}}\n",
+                    n % 3
+                )
+            }),
+            "{\"prompt\": \"name: 1\"}",
+        ),
+        (
+            "texts",
+            rows(|n| format!("{{\"text\": \"name: {}, it is a pub.\"}}\n", n % 3)),
+            "{\"text\": \"name: 1\"}",
+        ),
+    ];
+    let mut answers = Vec::new();
+    for (name, rows, row) in learned {
+        let (data, out, asked) = (
+            path(&format!("{name}.jsonl")),
+            path(&format!("{name}.out")),
+            path("asked.jsonl"),
+        );
+        std::fs::write(&data, rows).unwrap();
+        std::fs::write(&asked, row).unwrap();
+        let selected = program()
+            .args([
+                "select",
+                "--recipe",
+                "causal-lm",
+                "--model",
+                model,
+                "--data",
+                &data,
+            ])
+            .args(["--steps", "30", "--budget", "600", "--out", &out])
+            .args([
+                "--set",
+                "probe.steps=20",
+                "--set",
+                "train.learning_rate=0.03",
+            ])
+            .output()
+            .unwrap();
+        assert!(
+            selected.status.success(),
+            "{}",
+            String::from_utf8_lossy(&selected.stderr)
+        );
+        let predict = |more: &[&str], input: &str| {
+            let mut command = assert_cmd::Command::from_std(program());
+            let output = command
+                .args(["predict", &out, "--max-new-tokens", "6"])
+                .args(more)
+                .write_stdin(input)
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let line = predict(&["--json"], "name: 1\n");
+        assert!(line.contains("completion"), "{name}: {line}");
+        assert_eq!(line, predict(&["--data", &asked], ""), "{name}");
+        answers.push(line);
+    }
+    assert_ne!(answers[0], answers[1]);
+}

@@ -3,7 +3,8 @@
 use super::recorder::Recorder;
 use crate::base::BaseModel;
 use crate::data::language::{
-    self, Learned, PassageEncoder, PassageNames, PassageSpec, Passages, load_passages,
+    self, Learned, PassageColumns, PassageEncoder, PassageNames, PassageSpec, Passages,
+    load_passages,
 };
 use crate::data::{
     self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Source,
@@ -29,6 +30,8 @@ pub struct TaskRows {
     pub labels: Option<Labels>,
     /// Whether rows are pairs of texts.
     pub pairs: bool,
+    /// Whether rows are prompts with completions.
+    pub prompts: bool,
     /// Rows that could not be used and were skipped on request.
     pub skipped: usize,
 }
@@ -64,6 +67,7 @@ impl TaskRows {
                 validation,
                 labels: None,
                 pairs: false,
+                prompts: matches!(passages.columns, PassageColumns::Completion(..)),
                 skipped: total(&passages.skipped),
             });
         }
@@ -74,6 +78,7 @@ impl TaskRows {
             packed: None,
             validation: data::encode(&base.tokenizer, &dataset.validation, max_length)?,
             pairs: dataset.columns.pair.is_some(),
+            prompts: false,
             skipped: total(&dataset.skipped),
             labels: Some(dataset.labels),
         })
@@ -112,6 +117,7 @@ impl TaskRows {
             validation: data::encode(&base.tokenizer, &examples, max_length)?,
             labels,
             pairs,
+            prompts: false,
             skipped: 0,
         })
     }

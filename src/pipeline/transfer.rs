@@ -167,12 +167,15 @@ fn prepare<'r>(
         Training::WholeHorizon => {
             TaskRows::read(recipe, &opened.base, opened.max_length, recorder)?
         }
-        Training::None => TaskRows::untaught(
-            &opened.base,
-            labels(origin, recipe)?,
-            origin.manifest.pairs,
-            opened.max_length,
-        )?,
+        Training::None => TaskRows {
+            prompts: origin.manifest.prompts,
+            ..TaskRows::untaught(
+                &opened.base,
+                labels(origin, recipe)?,
+                origin.manifest.pairs,
+                opened.max_length,
+            )?
+        },
     };
     // Reference weights are for measuring alone.
     let superset = Superset {

@@ -91,6 +91,7 @@ pub fn run(
         max_length: prepared.max_length,
         target: recipe.export.target,
         pairs: prepared.data.pairs,
+        prompts: prepared.data.prompts,
     };
     folder.write(report::MANIFEST_FILE, &pretty(&manifest))?;
     folder.write(report.file(), &pretty(&report))?;

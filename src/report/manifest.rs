@@ -37,6 +37,9 @@ pub struct Manifest {
     pub target: Target,
     /// Whether rows are pairs of texts.
     pub pairs: bool,
+    /// Whether a language model learned from prompts with completions: then a line to be answered is a prompt.
+    #[serde(default)]
+    pub prompts: bool,
 }
 
 impl Manifest {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::args::PredictArgs;
 use crate::cli::printer::Format as OutputFormat;
 use crate::cli::{ExitStatus, Printer};
-use crate::data::language::{PassageNames, read_passages};
+use crate::data::language::{Passage, PassageNames, read_passages};
 use crate::data::{self, BadRows, ColumnNames, Format, Source};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Adapted};
@@ -71,7 +71,10 @@ fn generate(
         None => PassageNames::default(),
     };
     let skip = recipe.data.skip_bad_rows;
-    let (passages, _, bad) = read_passages(source, &names, false, skip)?;
+    let (mut passages, _, bad) = read_passages(source, &names, false, skip)?;
+    if args.data.is_none() && adapted.manifest.prompts {
+        passages.iter_mut().for_each(Passage::ask);
+    }
     warn(Some(&bad), printer);
     let options = args.generation.options();
     let is_streamed = args.data.is_none() && printer.format() == OutputFormat::Text;

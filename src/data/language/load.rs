@@ -50,6 +50,15 @@ pub struct Passage {
     pub line: usize,
 }
 
+impl Passage {
+    /// Makes a text a prompt that is to be answered.
+    pub fn ask(&mut self) {
+        if let Content::Text(text) = &mut self.content {
+            self.content = Content::Completion(std::mem::take(text), None);
+        }
+    }
+}
+
 /// Passages to train and to measure on, and what there is to tell about them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passages {
