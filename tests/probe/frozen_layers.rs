@@ -69,6 +69,10 @@ fn is_trained(group: &Group) -> bool {
 }
 
 /// Trains layer 1 and the head, until `change` does something to the model.
+#[expect(
+    clippy::result_large_err,
+    reason = "a step takes a function with the library's own error"
+)]
 fn run(name: &str, keep_frozen_layers: bool, change: impl Fn(&Bench)) -> Ran {
     let bench = Bench::open(name, 3, DType::F64);
     set_layers(&bench, 1);
