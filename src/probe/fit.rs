@@ -20,7 +20,7 @@ const POINTS: [f64; 4] = [1.0, 0.5, -0.5, -1.0];
 /// Beyond so many tokens larger products gain nothing (docs/performance.md).
 const STACKED_TOKENS: usize = 2048;
 
-/// The `fit` estimator. Costs 4K + 4 forward passes, all but three of them from the group's lowest layer on.
+/// The `fit` estimator. Costs 4K + 4 forward passes, all but four of them from the group's lowest layer on.
 #[derive(Debug, Clone, Copy)]
 pub struct ParabolaFit {
     stacked_tokens: usize,
