@@ -450,6 +450,9 @@ impl Pass {
         if rate <= 0.0 {
             return Ok(None);
         }
+        if let Some(record) = &self.record {
+            record.note_draw();
+        }
         let keep = (1.0 / (1.0 - rate)) as f32;
         let mut random = match dropout.lock() {
             Ok(guard) => guard,

@@ -23,10 +23,12 @@ struct Record {
     entering: Vec<Option<Tensor>>,
     /// The layer in which a parameter is used first, by its index. `None`: before the layers.
     first_use: HashMap<usize, Option<usize>>,
+    /// The first layer that draws a dropout mask, likewise: what it gives is another thing in each pass.
+    first_draw: Option<Option<usize>>,
 }
 
 impl Record {
-    /// The lowest layer that uses one of these; `None` when that lies below the layers.
+    /// The lowest layer that uses one of these, or draws; `None` when that lies below the layers.
     fn lowest<'a>(
         &self,
         parameters: impl IntoIterator<Item = &'a Arc<Parameter>>,
@@ -36,7 +38,7 @@ impl Record {
             let layer = self.first_use.get(&parameter.index()).copied().flatten();
             lowest = lowest.min(layer); // `None` is less than any layer
         }
-        lowest
+        self.first_draw.map_or(lowest, |layer| lowest.min(layer))
     }
 }
 
@@ -140,6 +142,12 @@ impl Prefix {
         for parameter in parameters {
             record.first_use.entry(parameter.index()).or_insert(layer);
         }
+    }
+
+    pub(crate) fn note_draw(&self) {
+        let mut record = self.lock();
+        let layer = record.entering.len().checked_sub(1);
+        record.first_draw.get_or_insert(layer);
     }
 
     pub(crate) fn note_entering(&self, hidden: &Tensor) {

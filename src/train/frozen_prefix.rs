@@ -1,7 +1,7 @@
 //! What the layers below the lowest trained group give of each row, kept from its first batch on and not computed again.
 //!
-//! It is kept by row, without padding, since a row meets others in each epoch. A LoRA that is frozen below has no dropout where
-//! what is kept is used.
+//! It is kept by row, without padding, since a row meets others in each epoch. A frozen LoRA with dropout counts as trained: what it
+//! gives is drawn anew each time.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 use autopeft::data::{Batch, Batching, Padding, TrainOrder};
 use autopeft::error::Result;
 use autopeft::groups::Group;
+use autopeft::models::Head;
 use autopeft::task::{Objective, Outcome};
 use autopeft::train::{AdamWConfig, Schedule, ScheduleKind, Trainer, TrainerConfig};
-use autopeft_adapters::{Pass, State};
+use autopeft_adapters::{Adapters, Kind, LoraPlan, Pass, Prefix, State, Superset};
 use candle_core::DType;
 
-use super::fixture::{Bench, assert_lists_close, numbers};
+use super::fixture::{Bench, assert_lists_close, numbers, superset};
+use super::golden::Golden;
+use super::prefix::MODELS;
 use super::rows::{on_host, rows};
 
 const ROWS: usize = 12;
@@ -138,14 +141,7 @@ fn assert_same(kept: &Ran, plain: &Ran) {
 
 #[test]
 fn later_epochs_start_at_the_lowest_trained_layer_with_the_same_result() {
-    for name in [
-        "bert",
-        "bert-bare",
-        "roberta",
-        "distilbert",
-        "llama",
-        "gpt2",
-    ] {
+    for name in MODELS {
         let (kept, plain) = (run(name, true, |_| {}), run(name, false, |_| {}));
         assert_same(&kept, &plain);
         let starts = |epochs: std::ops::Range<usize>| {
@@ -192,4 +188,34 @@ fn lower(bench: &Bench, state: State) -> &Group {
         group.layer == Some(0) && group.parameters.iter().all(|p| p.state() == state)
     });
     found.expect("a group")
+}
+
+/// Kept, one mask would stand for all.
+#[test]
+fn a_frozen_lora_with_dropout_is_computed_each_time() {
+    for name in MODELS {
+        let golden = Golden::open(name);
+        let start = |dropout: f64, dropped: bool| {
+            let lora = superset().lora.map(|lora| LoraPlan { dropout, ..lora });
+            let adapters = Adapters::superset(Superset { lora, ..superset() }, 1);
+            let model = golden.model(&adapters, Head::new(3), DType::F64);
+            let (heads, others): (Vec<_>, Vec<_>) = (adapters.parameters().into_iter())
+                .partition(|parameter| parameter.kind() == Kind::Head);
+            for parameter in &others {
+                let is_dropped = dropped && parameter.kind() == Kind::Lora;
+                parameter.set_state(if is_dropped {
+                    State::Dropped
+                } else {
+                    State::Frozen
+                });
+            }
+            let record = Prefix::new();
+            let pass = record.record_training(7);
+            model.forward(&golden.inputs, &pass).expect("logits");
+            record.layers_below(&heads)
+        };
+        assert_eq!(start(0.5, false), 0, "{name}");
+        assert!(start(0.0, false) > 1, "{name}");
+        assert_eq!(start(0.5, true), start(0.0, false), "{name}");
+    }
 }

@@ -10,7 +10,7 @@ use candle_core::DType;
 use super::fixture::{Bench, assert_lists_close, diagonal};
 
 /// A first-token head, a mean, positions of another kind, names of another kind; and two decoders with a head.
-const MODELS: [&str; 6] = [
+pub const MODELS: [&str; 6] = [
     "bert",
     "bert-bare",
     "roberta",
