@@ -56,12 +56,15 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--program", default=str(root / "target/release/autopeft"))
     args = parser.parse_args()
+    has_shape = args.model in shapes.ENCODERS or args.model in shapes.DECODERS
+    if has_shape and not args.tokenizer:
+        parser.error(f"{args.model} has random weights and no tokenizer: add --tokenizer FOLDER")
     threads = str(args.threads)
     env = os.environ | {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "out"
         model = args.model
-        if model in shapes.ENCODERS or model in shapes.DECODERS:
+        if has_shape:
             model = folder
             shapes.random_checkpoint(args.model, folder)
             for file in ("tokenizer.json", "tokenizer_config.json"):
