@@ -7,8 +7,8 @@ use std::path::Path;
 
 use autopeft::models::Head;
 use autopeft_adapters::{Adapters, Pass, ops};
-use candle_core::{DType, Device};
-use golden::{Golden, assert_close};
+use candle_core::DType;
+use golden::{Golden, assert_close, device};
 
 /// Golden numbers are exact values rounded to f32, so this bounds our own rounding.
 const TOLERANCE: f64 = 1e-5;
@@ -25,9 +25,8 @@ fn check(golden: &Path, folder: &Path, our_name: impl Fn(&str) -> String) {
         .into_iter()
         .find(|model| name.starts_with(model));
     let base = Golden::open(model.unwrap_or("bert"));
-    let expected =
-        candle_core::safetensors::load(golden.join("expected.safetensors"), &Device::Cpu)
-            .expect("expected values");
+    let expected = candle_core::safetensors::load(golden.join("expected.safetensors"), device())
+        .expect("expected values");
 
     let adapters = Adapters::load(folder).unwrap_or_else(|error| panic!("{what}: {error}"));
     let model = base.model(&adapters, Head::new(3), DType::F32);

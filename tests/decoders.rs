@@ -10,8 +10,8 @@ use autopeft_adapters::ops::{self, TokenLabels};
 use autopeft_adapters::{
     Adapters, Gradients, Kind, LoraPlan, LoraTargets, Part, Pass, State, Superset,
 };
-use candle_core::{DType, Device, Tensor};
-use golden::{Golden, assert_close, folders};
+use candle_core::{DType, Tensor};
+use golden::{Golden, assert_close, device, folders};
 use serde_json::{Map, Value};
 
 /// `transformers` computes angles and RMSNorms in f32, and the logits of Gemma are of size 100.
@@ -53,7 +53,7 @@ fn load(
         &golden.checkpoint,
         adapters,
         dtype,
-        &Device::Cpu,
+        device(),
         options,
     )
     .unwrap_or_else(|error| panic!("{}: {error}", golden.name))
@@ -111,7 +111,7 @@ fn gradients(
         let numbers: Vec<f64> = (0..initial.elem_count())
             .map(|i| 0.1 * (1.7 * i as f64 + 37.1 * parameter.index() as f64).sin())
             .collect();
-        let noise = Tensor::from_vec(numbers, initial.shape(), &Device::Cpu)
+        let noise = Tensor::from_vec(numbers, initial.shape(), device())
             .and_then(|noise| noise.to_dtype(initial.dtype()))
             .expect("noise");
         parameter
@@ -272,7 +272,7 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
         let ids: Vec<Vec<u32>> = golden.inputs.input_ids.to_vec2().expect("ids");
         // Dynamic positions depend on the length, so a cache within the trained length.
         let ids = &ids[0][..12];
-        let whole = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).expect("ids");
+        let whole = Tensor::from_slice(ids, (1, ids.len()), device()).expect("ids");
         let whole = logits(&*model, &Inputs::single(&whole).expect("inputs"));
         let mut cache = model.cache();
         let mut read = 0;
@@ -302,11 +302,11 @@ fn passages_that_share_a_row_and_padding_on_the_left_change_no_logits() {
         let ids: Vec<Vec<u32>> = golden.inputs.input_ids.to_vec2().expect("ids");
         let (a, b) = (&ids[0][..6], &ids[2][..8]);
         let alone = |ids: &[u32]| {
-            let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).expect("ids");
+            let ids = Tensor::from_slice(ids, (1, ids.len()), device()).expect("ids");
             logits(&*model, &Inputs::single(&ids).expect("inputs"))
         };
         let tensor = |numbers: &[u32]| {
-            Tensor::from_slice(numbers, (1, numbers.len()), &Device::Cpu).expect("numbers")
+            Tensor::from_slice(numbers, (1, numbers.len()), device()).expect("numbers")
         };
         let packed: Vec<u32> = a.iter().chain(b).copied().chain([1, 1]).collect();
         let segments: Vec<u32> = [vec![0; 6], vec![1; 8], vec![u32::MAX; 2]].concat();
@@ -365,7 +365,7 @@ fn rounded(golden: &Golden, storage: DType) -> Golden {
     for name in golden.checkpoint.names() {
         let tensor = golden
             .checkpoint
-            .tensor(name, DType::F32, &Device::Cpu)
+            .tensor(name, DType::F32, device())
             .expect("a tensor");
         // Learned positions are added, not multiplied, and stay as they are.
         let is_matrix = tensor.rank() == 2 && !name.ends_with("wpe.weight");
@@ -397,7 +397,7 @@ fn an_encoder_is_no_language_model() {
         &golden.checkpoint,
         &Adapters::none(),
         DType::F32,
-        &Device::Cpu,
+        device(),
     );
     assert!(matches!(error, Err(ModelError::NotCausal { model_type }) if model_type == "bert"));
 }

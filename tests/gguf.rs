@@ -15,8 +15,8 @@ use autopeft::models::{self, Inputs};
 use autopeft_adapters::{Adapters, LoraPlan, LoraTargets, Pass, Superset};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{DType, Device, Tensor};
-use golden::assert_close;
+use candle_core::{DType, Tensor};
+use golden::{assert_close, device};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -58,9 +58,8 @@ fn logits(model: &dyn models::CausalLm, inputs: &Inputs) -> Tensor {
 fn every_architecture_has_the_logits_of_its_blocks() {
     for path in files() {
         let base = open(&path);
-        let expected =
-            candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu)
-                .expect("expected values");
+        let expected = candle_core::safetensors::load(path.with_extension("safetensors"), device())
+            .expect("expected values");
         let ids = expected["input_ids"].to_dtype(DType::U32).expect("ids");
         let mask = expected["attention_mask"]
             .to_dtype(DType::U32)
@@ -72,7 +71,7 @@ fn every_architecture_has_the_logits_of_its_blocks() {
             segments: None,
         };
         let model = base
-            .build_causal(&Adapters::none(), DType::F32, &Device::Cpu)
+            .build_causal(&Adapters::none(), DType::F32, device())
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let got = logits(&*model, &inputs);
         let what = path.display().to_string();
@@ -156,9 +155,7 @@ fn adapters_on_blocks_have_the_gradients_of_adapters_on_numbers() {
         let numbers: HashMap<String, Tensor> = blocks
             .names()
             .map(|name| {
-                let values = blocks
-                    .tensor(name, DType::F32, &Device::Cpu)
-                    .expect("values");
+                let values = blocks.tensor(name, DType::F32, device()).expect("values");
                 (name.to_string(), values)
             })
             .collect();
@@ -168,10 +165,9 @@ fn adapters_on_blocks_have_the_gradients_of_adapters_on_numbers() {
         let plain = Arc::new(Checkpoint::open_folder(dir.path()).expect("a checkpoint"));
         let gradients = |checkpoint: &Arc<Checkpoint>| {
             let adapters = Adapters::superset(superset(), 3);
-            let model =
-                models::load_causal(&config, checkpoint, &adapters, DType::F32, &Device::Cpu)
-                    .expect("a model");
-            let ids = Tensor::new(&[[5u32, 9, 20, 7, 30]], &Device::Cpu).expect("ids");
+            let model = models::load_causal(&config, checkpoint, &adapters, DType::F32, device())
+                .expect("a model");
+            let ids = Tensor::new(&[[5u32, 9, 20, 7, 30]], device()).expect("ids");
             let pass = Pass::train(1);
             let hidden = model
                 .hidden(&Inputs::single(&ids).expect("inputs"), &pass)
@@ -238,7 +234,7 @@ fn write(path: &Path, dtype: GgmlDType, values: &Tensor, changes: &[(&str, Value
 fn every_kind_of_block_is_read_as_the_numbers_it_stands_for() {
     let dir = tempfile::tempdir().expect("a folder");
     let values: Vec<f32> = (0..6 * 256).map(|i| (i as f32 * 0.37).sin()).collect();
-    let values = Tensor::from_vec(values, (6, 256), &Device::Cpu).expect("values");
+    let values = Tensor::from_vec(values, (6, 256), device()).expect("values");
     for (dtype, error) in [
         (GgmlDType::F32, 0.0),
         (GgmlDType::F16, 1e-3),
@@ -258,16 +254,16 @@ fn every_kind_of_block_is_read_as_the_numbers_it_stands_for() {
         let checkpoint =
             Checkpoint::from_gguf(Gguf::open(&path).expect("a file")).expect("a checkpoint");
         let read = checkpoint
-            .tensor(name, DType::F32, &Device::Cpu)
+            .tensor(name, DType::F32, device())
             .expect("values");
         assert_close(&read, &values, 0.0, error, &format!("{dtype:?}"));
         let matrix = checkpoint
-            .matrix(name, (6, 256), &Device::Cpu)
+            .matrix(name, (6, 256), device())
             .expect("a matrix");
         let matrix = matrix.expect("blocks");
         let wide = matrix.widen(DType::F32).expect("values");
         assert_close(&wide, &read, 0.0, 0.0, &format!("{dtype:?}"));
-        let ids = Tensor::new(&[4u32, 0, 4], &Device::Cpu).expect("ids");
+        let ids = Tensor::new(&[4u32, 0, 4], device()).expect("ids");
         let rows = matrix.rows(&ids, DType::F32).expect("rows");
         let expected = read.index_select(&ids, 0).expect("rows");
         assert_close(&rows, &expected, 0.0, 0.0, &format!("rows of {dtype:?}"));
@@ -278,7 +274,7 @@ fn every_kind_of_block_is_read_as_the_numbers_it_stands_for() {
 fn bad_files_are_told_by_name_and_reason() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("bad.gguf");
-    let values = Tensor::ones((6, 256), DType::F32, &Device::Cpu).expect("values");
+    let values = Tensor::ones((6, 256), DType::F32, device()).expect("values");
     let missing = BaseModel::open("nowhere.gguf", "main", &mut |_| {}).expect_err("no file");
     assert!(
         missing.to_string().contains("no such folder or file"),
@@ -329,7 +325,7 @@ fn bad_files_are_told_by_name_and_reason() {
         &checkpoint,
         &Adapters::none(),
         DType::F32,
-        &Device::Cpu,
+        device(),
     )
     .expect_err("no layers");
     assert!(error.to_string().contains("model.layers.0."), "{error}");
@@ -353,20 +349,20 @@ fn bad_files_are_told_by_name_and_reason() {
         "{text}"
     );
 
-    let nan = Tensor::full(f32::NAN, (6, 256), &Device::Cpu).expect("values");
+    let nan = Tensor::full(f32::NAN, (6, 256), device()).expect("values");
     write(&path, GgmlDType::F32, &nan, &[]);
     let checkpoint =
         Checkpoint::from_gguf(Gguf::open(&path).expect("a file")).expect("a checkpoint");
     let name = "model.embed_tokens.weight";
     let error = checkpoint
-        .matrix(name, (6, 256), &Device::Cpu)
+        .matrix(name, (6, 256), device())
         .expect_err("not finite");
     assert!(
         matches!(error, CheckpointError::NotFinite { count: 1536, .. }),
         "{error}"
     );
     let error = checkpoint
-        .matrix(name, (256, 6), &Device::Cpu)
+        .matrix(name, (256, 6), device())
         .expect_err("another shape");
     assert!(
         matches!(error, CheckpointError::ShapeMismatch { .. }),

@@ -10,8 +10,8 @@ use autopeft_adapters::{
     Adapters, BottleneckPlan, BottleneckStyle, Directions, Kind, LoraPlan, LoraTargets, Parameter,
     Part, Pass, State, Superset, ops,
 };
-use candle_core::{DType, Device, Tensor};
-use golden::{Golden, assert_close};
+use candle_core::{DType, Tensor};
+use golden::{Golden, assert_close, device};
 
 /// One fixture of each family.
 const FAMILIES: [&str; 3] = ["bert", "roberta", "distilbert"];
@@ -80,7 +80,7 @@ fn noise(parameter: &Parameter, salt: f64) -> Tensor {
     let numbers: Vec<f64> = (0..initial.elem_count())
         .map(|i| (1.7 * i as f64 + 37.1 * parameter.index() as f64 + salt).sin())
         .collect();
-    Tensor::from_vec(numbers, initial.shape(), &Device::Cpu)
+    Tensor::from_vec(numbers, initial.shape(), device())
         .and_then(|noise| noise.to_dtype(initial.dtype()))
         .expect("a tensor")
 }

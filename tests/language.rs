@@ -5,6 +5,9 @@
     reason = "a failure to set up is a failure of the test, an error ends it"
 )]
 
+#[path = "../adapters/tests/device/mod.rs"]
+mod device;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +19,8 @@ use autopeft::models::{self, CausalLm, Config, Inputs};
 use autopeft::task::Objective;
 use autopeft::train::{evaluate, outputs};
 use autopeft_adapters::{Adapters, LoraPlan, LoraTargets, Pass, Superset};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use device::device;
 use tokenizers::Tokenizer;
 
 fn folder() -> PathBuf {
@@ -26,7 +30,7 @@ fn folder() -> PathBuf {
 fn model(adapters: &Adapters, dtype: DType) -> Box<dyn CausalLm> {
     let config = Config::read(&folder().join("config.json")).unwrap();
     let checkpoint = Arc::new(Checkpoint::open_folder(&folder()).unwrap());
-    models::load_causal(&config, &checkpoint, adapters, dtype, &Device::Cpu).unwrap()
+    models::load_causal(&config, &checkpoint, adapters, dtype, device()).unwrap()
 }
 
 fn tokenizer() -> Tokenizer {
@@ -73,8 +77,7 @@ const PADDING: Padding = Padding {
 #[test]
 fn logits_are_those_of_transformers_whatever_the_padding() {
     let expected =
-        candle_core::safetensors::load(folder().join("expected.safetensors"), &Device::Cpu)
-            .unwrap();
+        candle_core::safetensors::load(folder().join("expected.safetensors"), device()).unwrap();
     let ids = expected["input_ids"].to_dtype(DType::U32).unwrap();
     let mask: Vec<Vec<u32>> = expected["attention_mask"]
         .to_dtype(DType::U32)
@@ -89,7 +92,7 @@ fn logits_are_those_of_transformers_whatever_the_padding() {
         .zip(&mask)
         .map(|(row, mask)| row[..mask.iter().sum::<u32>() as usize].to_vec())
         .collect();
-    let inputs = Inputs::padded(&sequences, 2, &Device::Cpu).unwrap();
+    let inputs = Inputs::padded(&sequences, 2, device()).unwrap();
     let hidden = model.hidden(&inputs, &Pass::eval()).unwrap();
     for (row, sequence) in sequences.iter().enumerate() {
         let got: Vec<Vec<f32>> = model
@@ -140,7 +143,7 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
 fn a_cache_gives_the_logits_of_the_whole_sequence_however_it_is_cut() {
     let model = model(&Adapters::none(), DType::F64);
     let tokens: Vec<u32> = (0..12).map(|at| (7 * at + 5) % 110).collect();
-    let inputs = Inputs::padded(std::slice::from_ref(&tokens), 2, &Device::Cpu).unwrap();
+    let inputs = Inputs::padded(std::slice::from_ref(&tokens), 2, device()).unwrap();
     let hidden = model
         .hidden(&inputs, &Pass::eval())
         .unwrap()
@@ -202,7 +205,7 @@ fn packed_passages_do_not_see_each_other() {
     let packed = pack(&rows, 64);
     assert!(packed.rows.len() < rows.rows.len());
     let loss = |rows: &Encoded| {
-        let evaluation = evaluate(&model, rows, PADDING, 2, &Device::Cpu).unwrap();
+        let evaluation = evaluate(&model, rows, PADDING, 2, device()).unwrap();
         (evaluation.loss, evaluation.scores)
     };
     let ((apart, scores), (together, packed_scores)) = (loss(&rows), loss(&packed));
@@ -244,7 +247,7 @@ fn gradients_equal_finite_differences() {
     let wave = |shape: &[usize], salt: f64| {
         let count: usize = shape.iter().product();
         let numbers: Vec<f64> = (0..count).map(|i| (1.7 * i as f64 + salt).sin()).collect();
-        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+        Tensor::from_vec(numbers, shape, device()).unwrap()
     };
     for parameter in &parameters {
         let noise = (wave(parameter.initial().dims(), parameter.index() as f64) * 0.2).unwrap();
@@ -255,7 +258,7 @@ fn gradients_equal_finite_differences() {
     let rows = encoded(Learned::Completion);
     for rows in [rows.clone(), pack(&rows, 64)] {
         let all: Vec<usize> = (0..rows.rows.len()).collect();
-        let batch: Batch = collate(&rows, &all, PADDING, &Device::Cpu).unwrap();
+        let batch: Batch = collate(&rows, &all, PADDING, device()).unwrap();
         let pass = Pass::gradients();
         let outcome = model.outcome(&batch, &pass).unwrap();
         let gradients = pass.backward(&outcome.scalar().unwrap()).unwrap();
@@ -289,8 +292,8 @@ fn gradients_equal_finite_differences() {
 fn outputs_are_the_same_in_any_batch() {
     let model = model(&Adapters::none(), DType::F64);
     let rows = encoded(Learned::Completion);
-    let alone = outputs(&model, &rows, PADDING, 1, &Device::Cpu).unwrap();
-    let together = outputs(&model, &rows, PADDING, 5, &Device::Cpu).unwrap();
+    let alone = outputs(&model, &rows, PADDING, 1, device()).unwrap();
+    let together = outputs(&model, &rows, PADDING, 5, device()).unwrap();
     for (a, b) in alone.iter().flatten().zip(together.iter().flatten()) {
         assert!((a - b).abs() < 1e-10);
     }

@@ -4,8 +4,8 @@ mod golden;
 
 use autopeft::models::{self, Head, HeadSource, Inputs, ModelError, Pooling};
 use autopeft_adapters::{Adapters, Pass};
-use candle_core::{DType, Device, Tensor};
-use golden::{Golden, assert_close};
+use candle_core::{DType, Tensor};
+use golden::{Golden, assert_close, device};
 
 /// Golden numbers are exact values rounded to f32, so this bounds our own rounding.
 const TOLERANCE: f64 = 1e-5;
@@ -58,8 +58,8 @@ fn transparent(golden: &Golden, pooling: Pooling) -> Tensor {
     for parameter in adapters.parameters() {
         assert_eq!(parameter.module(), "classifier");
         let value = match parameter.name().as_str() {
-            "classifier.weight" => Tensor::eye(hidden, DType::F32, &Device::Cpu),
-            _ => Tensor::zeros(hidden, DType::F32, &Device::Cpu),
+            "classifier.weight" => Tensor::eye(hidden, DType::F32, device()),
+            _ => Tensor::zeros(hidden, DType::F32, device()),
         };
         parameter
             .set(&value.expect("a tensor"))
@@ -152,7 +152,7 @@ fn a_head_for_another_number_of_labels_is_refused_unless_a_fresh_one_is_asked_fo
                 &adapters,
                 head,
                 DType::F32,
-                &Device::Cpu,
+                device(),
             )
         };
         let error = load(HeadSource::Checkpoint).expect_err("another shape");
@@ -216,8 +216,7 @@ fn inputs_that_do_not_fit_are_refused() {
     let golden = Golden::open("roberta");
     let model = golden.model(&Adapters::none(), Head::new(3), DType::F32);
     let run = |inputs: &Inputs| model.forward(inputs, &Pass::eval());
-    let padded =
-        |sequences: &[Vec<u32>]| Inputs::padded(sequences, 1, &Device::Cpu).expect("a batch");
+    let padded = |sequences: &[Vec<u32>]| Inputs::padded(sequences, 1, device()).expect("a batch");
 
     // 42 rows of positions, two of them for numbers up to the padding token.
     assert!(run(&padded(&[vec![5; 40]])).is_ok());
@@ -237,7 +236,7 @@ fn inputs_that_do_not_fit_are_refused() {
     );
 
     let mut inputs = padded(&[vec![5, 6]]);
-    inputs.token_type_ids = Tensor::ones((1, 2), DType::U32, &Device::Cpu).expect("ones");
+    inputs.token_type_ids = Tensor::ones((1, 2), DType::U32, device()).expect("ones");
     let error = run(&inputs).expect_err("no such type");
     assert!(matches!(
         error,
@@ -247,7 +246,7 @@ fn inputs_that_do_not_fit_are_refused() {
         }
     ));
 
-    inputs.attention_mask = Tensor::ones((1, 3), DType::U32, &Device::Cpu).expect("ones");
+    inputs.attention_mask = Tensor::ones((1, 3), DType::U32, device()).expect("ones");
     assert!(matches!(
         run(&inputs),
         Err(ModelError::Inputs {
@@ -268,7 +267,7 @@ fn a_configuration_of_another_model_is_refused_with_both_shapes() {
         &Adapters::none(),
         Head::new(3),
         DType::F32,
-        &Device::Cpu,
+        device(),
     )
     .expect_err("another shape");
     assert!(matches!(error, ModelError::Checkpoint(_)), "{error:?}");

@@ -6,6 +6,8 @@
     reason = "a failure to set up is a failure of the test"
 )]
 
+mod device;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +19,9 @@ use autopeft_adapters::{
     Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, Variant,
     merged_var_builder, ops,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
+use device::device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -76,7 +79,7 @@ fn random(shape: &[usize], seed: u64, dtype: DType) -> Tensor {
     let numbers: Vec<f64> = (0..shape.iter().product())
         .map(|_| generator.random_range(-1.0..1.0))
         .collect();
-    Tensor::from_vec(numbers, shape, &Device::Cpu)
+    Tensor::from_vec(numbers, shape, device())
         .unwrap()
         .to_dtype(dtype)
         .unwrap()
@@ -98,7 +101,7 @@ fn weights(dtype: DType) -> VarBuilder<'static> {
         .enumerate()
         .map(|(seed, (name, shape))| (name.to_string(), random(shape, seed as u64, dtype)))
         .collect();
-    VarBuilder::from_tensors(tensors, dtype, &Device::Cpu)
+    VarBuilder::from_tensors(tensors, dtype, device())
 }
 
 /// Each kind in each of its shapes. Alpha differs from the rank, so that a forgotten scale shows.
@@ -183,7 +186,7 @@ fn input(dtype: DType) -> Tensor {
 }
 
 fn labels() -> Tensor {
-    Tensor::new(&[0u32, 2, 1], &Device::Cpu).unwrap()
+    Tensor::new(&[0u32, 2, 1], device()).unwrap()
 }
 
 fn loss(block: &Block, x: &Tensor, pass: &Pass) -> Tensor {
@@ -258,7 +261,7 @@ fn gradients_equal_finite_differences() {
                     let mut moved = numbers.clone();
                     moved[at] += epsilon;
                     parameter
-                        .set(&Tensor::from_vec(moved, value.dims(), &Device::Cpu).unwrap())
+                        .set(&Tensor::from_vec(moved, value.dims(), device()).unwrap())
                         .unwrap();
                     value_of()
                 };
@@ -432,8 +435,7 @@ fn merged_weights_give_the_same_output_and_bottlenecks_refuse() {
         let expected = block.forward(&x, &Pass::eval());
         let folder = tempfile::tempdir().unwrap();
         export(&adapters, kind, folder.path());
-        let merged =
-            merged_var_builder(weights(DType::F32), folder.path(), DType::F32, &Device::Cpu);
+        let merged = merged_var_builder(weights(DType::F32), folder.path(), DType::F32, device());
         if kind == Kind::Bottleneck {
             assert!(matches!(merged, Err(Error::NotExpressible { .. })));
             continue;

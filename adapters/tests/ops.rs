@@ -5,6 +5,8 @@
     reason = "a failure to set up is a failure of the test"
 )]
 
+mod device;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use autopeft_adapters::{
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
+use device::device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,7 +26,7 @@ fn random(shape: &[usize], seed: u64, dtype: DType) -> Tensor {
     let numbers: Vec<f64> = (0..shape.iter().product())
         .map(|_| generator.random_range(-3.0..3.0))
         .collect();
-    Tensor::from_vec(numbers, shape, &Device::Cpu)
+    Tensor::from_vec(numbers, shape, device())
         .unwrap()
         .to_dtype(dtype)
         .unwrap()
@@ -152,7 +155,7 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
             let mask: Vec<f64> = (0..14)
                 .map(|at| if at % 7 > 4 && at > 6 { -1e9 } else { 0.0 })
                 .collect();
-            let mask = Tensor::from_vec(mask, (2, 1, 1, 7), &Device::Cpu)?
+            let mask = Tensor::from_vec(mask, (2, 1, 1, 7), device())?
                 .to_dtype(x[0].dtype())?
                 .to_device(x[0].device())?;
             let sizes = Attention {
@@ -179,7 +182,7 @@ fn operations() -> Vec<(&'static str, Vec<Vec<usize>>, Operation)> {
                 let mask: Vec<f64> = (0..14)
                     .map(|at| if at % 7 > 5 + at / 7 { -1e9 } else { 0.0 })
                     .collect();
-                let mask = Tensor::from_vec(mask, (1, 1, 2, 7), &Device::Cpu)?
+                let mask = Tensor::from_vec(mask, (1, 1, 2, 7), device())?
                     .to_dtype(x[0].dtype())?
                     .to_device(x[0].device())?;
                 let sizes = Attention {
@@ -239,7 +242,7 @@ fn seen(
             }
         })
         .collect();
-    Tensor::from_vec(numbers, (rows, 1, queries, keys), &Device::Cpu)?
+    Tensor::from_vec(numbers, (rows, 1, queries, keys), device())?
         .to_dtype(like.dtype())?
         .to_device(like.device())
 }
@@ -629,7 +632,7 @@ fn operations_do_not_depend_on_the_number_of_threads_beyond_rounding() {
 
 #[test]
 fn the_same_network_gives_the_same_bits_twice() {
-    assert_eq!(network(&Device::Cpu), network(&Device::Cpu));
+    assert_eq!(network(device()), network(device()));
 }
 
 /// The tolerance is that of `f32` with another order of summation.
@@ -637,7 +640,7 @@ fn the_same_network_gives_the_same_bits_twice() {
 #[ignore = "needs a GPU"]
 fn gpu_gives_the_numbers_of_the_cpu() {
     let cpu = network(&Device::Cpu);
-    let gpu = network(&Device::new_cuda(0).unwrap());
+    let gpu = network(device());
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
         for (cpu, gpu) in cpu.iter().zip(gpu) {
             assert!(
@@ -653,7 +656,7 @@ fn gpu_gives_the_numbers_of_the_cpu() {
 fn a_quantized_weight_gives_values_and_gradients_of_what_it_stands_for() {
     let dense = random(&[6, 32], 3, DType::F32);
     let quantized = QTensor::quantize(&dense, GgmlDType::Q8_0).unwrap();
-    let wide = quantized.dequantize(&Device::Cpu).unwrap();
+    let wide = quantized.dequantize(device()).unwrap();
     assert!(difference(&dense, &wide) > 1e-4, "nothing was rounded");
     let quantized = FrozenWeight::Quantized(Arc::new(quantized));
     let x = random(&[5, 32], 4, DType::F32);
@@ -664,7 +667,7 @@ fn a_quantized_weight_gives_values_and_gradients_of_what_it_stands_for() {
     assert!(difference(&got, &expected) < 1e-4);
     assert!(difference(&gradients[0], &expected_gradients[0]) < 1e-4);
 
-    let zeros = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    let zeros = VarBuilder::zeros(DType::F32, device());
     let kind = LinearKind {
         bias: false,
         weight: Some(quantized.clone()),
@@ -677,7 +680,7 @@ fn a_quantized_weight_gives_values_and_gradients_of_what_it_stands_for() {
     assert!(difference(&got, &expected) < 1e-4);
     assert!(difference(&gradients[0], &expected_gradients[0]) < 1e-4);
 
-    let ids = Tensor::new(&[4u32, 0], &Device::Cpu).unwrap();
+    let ids = Tensor::new(&[4u32, 0], device()).unwrap();
     let rows = quantized.rows(&ids, DType::F32).unwrap();
     assert_eq!(difference(&rows, &wide.index_select(&ids, 0).unwrap()), 0.0);
 }

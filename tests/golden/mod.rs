@@ -1,6 +1,9 @@
 //! The tiny checkpoints of `tests/fixtures/models` with the values that `transformers` computes for them
 //! (`tests/fixtures/make.py`).
 
+#[path = "../../adapters/tests/device/mod.rs"]
+mod device;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +11,8 @@ use std::sync::Arc;
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::{self, Config, Head, Inputs, Model};
 use autopeft_adapters::Adapters;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+pub use device::device;
 
 /// One folder of fixtures.
 pub struct Golden {
@@ -64,7 +68,7 @@ impl Golden {
         let folder = folders.iter().find(|folder| folder.ends_with(name)); // whole components
         let folder = folder.unwrap_or_else(|| panic!("no fixture {name}"));
         let expected =
-            candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
+            candle_core::safetensors::load(folder.join("expected.safetensors"), device())
                 .expect("expected values");
         let numbers = |name: &str| {
             expected
@@ -109,7 +113,7 @@ impl Golden {
             adapters,
             head,
             dtype,
-            &Device::Cpu,
+            device(),
         )
         .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }

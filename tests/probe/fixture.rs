@@ -12,9 +12,9 @@ use autopeft_adapters::{
     Adapters, BottleneckPlan, BottleneckStyle, Directions, Kind, LoraPlan, LoraTargets, Parameter,
     Pass, Superset, ops,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
-use super::golden::Golden;
+use super::golden::{Golden, device};
 
 /// Every kind, the keys' biases too.
 pub fn superset() -> Superset {
@@ -118,7 +118,7 @@ impl Bench {
     pub fn gradients(&self) -> (f64, autopeft_adapters::Gradients) {
         let pass = Pass::gradients();
         let logits = self.model.forward(&self.inputs, &pass).expect("logits");
-        let labels = Tensor::from_slice(&self.labels, self.labels.len(), &Device::Cpu);
+        let labels = Tensor::from_slice(&self.labels, self.labels.len(), device());
         let loss = ops::cross_entropy(&logits, &labels.expect("labels")).expect("a loss");
         let gradients = pass.backward(&loss).expect("gradients");
         (numbers(&loss)[0], gradients)
@@ -230,7 +230,7 @@ pub fn noise(parameter: &Parameter, salt: f64) -> Tensor {
     let numbers: Vec<f64> = (0..initial.elem_count())
         .map(|i| (1.7 * i as f64 + 37.1 * parameter.index() as f64 + salt).sin())
         .collect();
-    Tensor::from_vec(numbers, initial.shape(), &Device::Cpu)
+    Tensor::from_vec(numbers, initial.shape(), device())
         .and_then(|noise| noise.to_dtype(initial.dtype()))
         .expect("a tensor")
 }

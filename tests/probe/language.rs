@@ -16,11 +16,12 @@ use autopeft_adapters::ops::{self, Unembedding};
 use autopeft_adapters::{
     Adapters, Directions, FrozenWeight, Linear, LoraPlan, LoraTargets, Pass, RmsNorm, Superset,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::curvature::derivative;
 use super::fixture::{assert_lists_close, diagonal, move_by, noise, whole};
+use super::golden::device;
 
 const VOCABULARY: usize = 13;
 const WIDTH: usize = 8;
@@ -57,7 +58,7 @@ impl CausalLm for Toy {
                 }
             })
             .collect();
-        let weights = Tensor::from_vec(weights, (1, length, length), &Device::Cpu)?;
+        let weights = Tensor::from_vec(weights, (1, length, length), device())?;
         let x = self.mix.forward(&x, pass)?;
         let mean = weights.broadcast_as((batch, length, length))?.matmul(&x)?;
         let x = ops::gelu(&(mean + &x)?)?;
@@ -93,7 +94,7 @@ fn wave(shape: &[usize], salt: f64) -> Tensor {
     let numbers: Vec<f64> = (0..count)
         .map(|i| 0.7 * (1.9 * i as f64 + salt).sin())
         .collect();
-    Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor")
+    Tensor::from_vec(numbers, shape, device()).expect("a tensor")
 }
 
 impl LanguageBench {
@@ -106,7 +107,7 @@ impl LanguageBench {
             ("out.bias", wave(&[WIDTH], 5.0)),
         ];
         let tensors = tensors.map(|(name, tensor)| (name.to_string(), tensor));
-        let vb = VarBuilder::from_tensors(tensors.into(), DType::F64, &Device::Cpu);
+        let vb = VarBuilder::from_tensors(tensors.into(), DType::F64, device());
         let adapters = Adapters::superset(
             Superset {
                 lora: Some(LoraPlan {
@@ -158,7 +159,7 @@ impl LanguageBench {
     }
 
     fn batch(&self, rows: &[usize]) -> Batch {
-        collate(&self.rows, rows, PADDING, &Device::Cpu).expect("a batch")
+        collate(&self.rows, rows, PADDING, device()).expect("a batch")
     }
 
     fn directions(&self) -> Directions {
@@ -261,7 +262,7 @@ fn the_loss_is_the_mean_over_learned_tokens_whatever_the_padding() {
     let right = right.count();
     for batch_size in [1, 3, 4] {
         let evaluation =
-            evaluate(&bench.model, &bench.rows, PADDING, batch_size, &Device::Cpu).expect("values");
+            evaluate(&bench.model, &bench.rows, PADDING, batch_size, device()).expect("values");
         assert!((evaluation.loss - expected).abs() < 1e-12, "{batch_size}");
         let Scores::Tokens {
             tokens,

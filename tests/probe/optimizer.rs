@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use autopeft::train::{AdamW, AdamWConfig};
 use autopeft_adapters::{Adapters, Part, Pass, ops};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::fixture::{assert_lists_close, numbers};
+use super::golden::device;
 
 const WEIGHT: [f64; 6] = [0.3, -0.2, 0.1, 0.4, -0.5, 0.6];
 const BIAS: [f64; 3] = [0.05, -0.1, 0.2];
@@ -46,22 +47,22 @@ const BIAS_AFTER: [f64; 3] = [
 
 #[test]
 fn five_steps_equal_those_of_pytorch() {
-    let cpu = Device::Cpu;
+    let device = device();
     let tensors = HashMap::from([
         (
             "head.weight".to_string(),
-            Tensor::from_slice(&WEIGHT, (3, 2), &cpu).expect("a matrix"),
+            Tensor::from_slice(&WEIGHT, (3, 2), device).expect("a matrix"),
         ),
         (
             "head.bias".to_string(),
-            Tensor::from_slice(&BIAS, 3, &cpu).expect("a vector"),
+            Tensor::from_slice(&BIAS, 3, device).expect("a vector"),
         ),
     ]);
     let adapters = Adapters::none();
-    let vb = VarBuilder::from_tensors(tensors, DType::F64, &cpu).pp("head");
+    let vb = VarBuilder::from_tensors(tensors, DType::F64, device).pp("head");
     let layer = adapters.head(2, 3, vb).expect("a layer");
-    let x = Tensor::from_slice(&INPUTS, (4, 2), &cpu).expect("inputs");
-    let labels = Tensor::from_slice(&LABELS, 4, &cpu).expect("labels");
+    let x = Tensor::from_slice(&INPUTS, (4, 2), device).expect("inputs");
+    let labels = Tensor::from_slice(&LABELS, 4, device).expect("labels");
     let config = AdamWConfig {
         weight_decay: 0.1,
         clip: None,

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use autopeft::data::{Encoded, Example, Padding, Target, encode};
-use candle_core::Device;
 use tokenizers::Tokenizer;
+
+use super::golden::device;
 
 /// Rows of different lengths with 3 classes; the first four are the fixture's own texts.
 pub fn rows(name: &str, count: usize) -> (Encoded, Padding) {
@@ -56,6 +57,6 @@ pub fn on_host(encoded: &Encoded, padding: Padding) -> autopeft::train::Rows<'_>
     autopeft::train::Rows {
         encoded,
         padding,
-        device: &Device::Cpu,
+        device: device(),
     }
 }

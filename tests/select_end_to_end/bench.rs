@@ -14,6 +14,8 @@ use autopeft::report::SelectionReport;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
+use crate::device;
+
 /// Words that the fixtures' tokenizers know, by label.
 const WORDS: [(&str, [&str; 4]); 3] = [
     ("negative", ["bad", "slow", "dull", "mess"]),
@@ -97,7 +99,7 @@ impl Bench {
     pub fn recipe_text(&self) -> String {
         json!({
             "model": fixture("bert"),
-            "device": "cpu",
+            "device": device::name(),
             "task": {"max_length": 16},
             "data": {"train": self.path("train.jsonl"), "validation": self.path("validation.jsonl")},
             "train": {"steps": 10, "batch_size": 4, "learning_rate": 5e-3},

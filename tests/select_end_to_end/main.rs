@@ -9,6 +9,9 @@
 mod bad_inputs;
 mod bench;
 mod choices;
+#[allow(dead_code, reason = "the runs open the device themselves")]
+#[path = "../../adapters/tests/device/mod.rs"]
+mod device;
 mod language;
 mod program;
 mod race;
