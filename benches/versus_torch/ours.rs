@@ -1,6 +1,7 @@
 //! Our half of the side-by-side benchmark: one job in one process, its numbers as one line of JSON.
 //!
-//! `versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS`, with JOB one of `forward`, `step`, `measure`.
+//! `versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS DEVICE`, with JOB one of `forward`, `step`, `measure`, and
+//! DEVICE `cpu` or, in a build with the feature of that name, `cuda`.
 //! `theirs.py` takes the same arguments and starts from the same numbers; `run.py` compares the two.
 #![expect(
     clippy::print_stdout,
@@ -28,8 +29,13 @@ const LEARNING_RATE: f64 = 1e-3;
 fn main() -> Result<()> {
     autopeft::memory::keep_freed();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, job, numbers @ ..] = arguments.as_slice() else {
-        bail!("usage: versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS");
+    let [model, job, numbers @ .., device] = arguments.as_slice() else {
+        bail!("usage: versus_torch MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS DEVICE");
+    };
+    let device = match device.as_str() {
+        "cpu" => Device::Cpu,
+        "cuda" => Device::new_cuda(0)?,
+        other => bail!("no device `{other}`; it can be cpu or cuda"),
     };
     let numbers: Vec<usize> = numbers
         .iter()
@@ -42,7 +48,7 @@ fn main() -> Result<()> {
         .num_threads(*threads)
         .build_global()?;
     let start_memory = memory("VmRSS:")?;
-    let bench = Bench::open(Path::new(model), *batch, *length)?;
+    let bench = Bench::open(Path::new(model), *batch, *length, &device)?;
     let mut times = Vec::new();
     let mut values = Vec::new();
     let mut optimizer = AdamW::new(
@@ -61,6 +67,7 @@ fn main() -> Result<()> {
             "measure" => values = bench.measure(*groups)?,
             other => bail!("no job `{other}`"),
         }
+        device.synchronize()?;
         if repeat > 0 {
             times.push([wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu]);
         }
@@ -82,8 +89,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn open(folder: &Path, batch: usize, length: usize) -> Result<Self> {
-        let device = Device::Cpu;
+    fn open(folder: &Path, batch: usize, length: usize, device: &Device) -> Result<Self> {
         let config = Config::read(&folder.join("config.json"))?;
         let checkpoint = Arc::new(Checkpoint::open_folder(folder)?);
         let superset = Superset {
@@ -103,11 +109,11 @@ impl Bench {
         let adapters = Adapters::superset(superset, 0);
         let is_causal = config.decoder.is_some();
         let model: Box<dyn Objective> = if is_causal {
-            let model = models::load_causal(&config, &checkpoint, &adapters, DType::F32, &device)?;
+            let model = models::load_causal(&config, &checkpoint, &adapters, DType::F32, device)?;
             Box::new(model)
         } else {
             let head = Head::new(2);
-            let model = models::load(&config, &checkpoint, &adapters, head, DType::F32, &device)?;
+            let model = models::load(&config, &checkpoint, &adapters, head, DType::F32, device)?;
             Box::new(model)
         };
         for parameter in adapters.parameters() {
@@ -136,7 +142,7 @@ impl Bench {
             model,
             adapters,
             batch: Batch {
-                inputs: Inputs::padded(&rows, config.pad_token_id, &device)?,
+                inputs: Inputs::padded(&rows, config.pad_token_id, device)?,
                 targets: Some(targets),
                 rows: (0..batch).collect(),
                 num_tokens: batch * length,
@@ -221,7 +227,7 @@ fn wave(like: &Tensor, size: f64, rate: f64) -> Result<Tensor> {
     let numbers: Vec<f32> = (0..like.elem_count())
         .map(|i| (size * (rate * i as f64 + 1.0).sin()) as f32)
         .collect();
-    Ok(Tensor::from_vec(numbers, like.shape(), &Device::Cpu)?)
+    Ok(Tensor::from_vec(numbers, like.shape(), like.device())?)
 }
 
 /// A line of `/proc/self/status`, in MiB.

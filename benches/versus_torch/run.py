@@ -1,11 +1,12 @@
 """Side by side with PyTorch + peft: runs both programs in turn, on the same job, and compares losses, times and memory.
 
     cargo build --release --example versus_torch
-    python benches/versus_torch/run.py [--model FOLDER] [--jobs forward,step,measure] [--threads 1,2] [--rounds 3]
+    python benches/versus_torch/run.py [--model FOLDER] [--jobs forward,step,measure] [--threads 1,2] [--rounds 3] [--device cuda]
 
 `--model` is a checkpoint folder of a BERT, a RoBERTa or a decoder; the names in `shapes.py` stand for random weights in those shapes, which
 are made in a temporary folder. An encoder classifies, a decoder learns every token. `--check` compares what was computed and reports no times: what CI runs.
-Python needs torch, transformers and peft. Times are medians over all repeats of all rounds; the spread is (max - min) / median.
+With `--device cuda` (build with `--features cuda`) both compute on the first NVIDIA GPU, and memory is what the GPU's driver says is in use, above
+what was before, looked at every 2 ms; that needs `nvidia-ml-py`. Python needs torch, transformers and peft. Times are medians over all repeats of all rounds; the spread is (max - min) / median.
 """
 import argparse
 import json
@@ -15,17 +16,43 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 
 import shapes
 
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent.parent
+
+
 def run(command, threads):
     env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_on_gpu(command, threads):
+    """As `run`, with the peak of the GPU's memory in place of the process's."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    used = lambda: pynvml.nvmlDeviceGetMemoryInfo(gpu).used / 2**20
+    before, peak, done = used(), 0.0, threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, used() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return run(command, threads) | {"peak_mib": peak}
+    finally:
+        done.set()
+        watcher.join()
 
 
 def agree(job, ours, theirs):
@@ -58,6 +85,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--groups", default="6")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--program", default=str(root / "target/release/examples/versus_torch"))
     args = parser.parse_args()
@@ -85,7 +113,8 @@ def one(args, job, threads, groups, model):
             # Their measurement repeats one forward pass 2K + 1 times by itself.
             repeats = 1 if job == "measure" and side == "theirs" else args.repeats
             numbers = map(str, (args.batch, args.length, threads, repeats, groups))
-            results[side].append(run([*sides[side], model, job, *numbers], threads))
+            one_run = run if args.device == "cpu" else run_on_gpu
+            results[side].append(one_run([*sides[side], model, job, *numbers, args.device], threads))
         agree(job, cut(results["ours"][-1]), cut(results["theirs"][-1]))
     name = f"{job}, K = {groups}" if job == "measure" else job
     if args.check:

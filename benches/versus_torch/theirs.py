@@ -1,4 +1,4 @@
-"""PyTorch's half of the side-by-side benchmark: `theirs.py MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS`.
+"""PyTorch's half of the side-by-side benchmark: `theirs.py MODEL JOB BATCH LENGTH THREADS REPEATS GROUPS DEVICE`.
 
 The same jobs from the same numbers as `ours.rs`: transformers with its default attention (sdpa), peft's LoRA of rank 8 on all
 linear layers below the head, all biases and norms trainable, fused AdamW. Dropout is off on both sides. An encoder is a
@@ -13,6 +13,7 @@ import time
 
 model_dir, job = sys.argv[1:3]
 batch, length, threads, repeats, groups = map(int, sys.argv[3:8])
+device = sys.argv[8]
 os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
 
 import torch
@@ -36,7 +37,7 @@ start_memory = memory("VmRSS:")
 
 def wave(like, size, rate):
     i = torch.arange(like.numel(), dtype=torch.float64)
-    return (size * torch.sin(rate * i + 1.0)).to(torch.float32).reshape(like.shape)
+    return (size * torch.sin(rate * i + 1.0)).to(torch.float32).reshape(like.shape).to(device)
 
 
 is_causal = AutoConfig.from_pretrained(model_dir).model_type not in ("bert", "roberta", "xlm-roberta", "camembert")
@@ -47,7 +48,7 @@ else:
     base = AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=2, dtype=torch.float32)
     linear = r".*\.(query|key|value|dense)" if hasattr(base, "bert") else r".*encoder.*\.(query|key|value|dense)"
     task = "SEQ_CLS"
-model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type=task))
+model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type=task)).to(device)
 model.eval()
 parameters = []
 with torch.no_grad():
@@ -66,9 +67,9 @@ with torch.no_grad():
             parameters.append((name, p))
 
 vocabulary = base.config.vocab_size - 10
-ids = torch.tensor([[5 + (r * 7919 + a * 104_729) % vocabulary for a in range(length)] for r in range(batch)])
+ids = torch.tensor([[5 + (r * 7919 + a * 104_729) % vocabulary for a in range(length)] for r in range(batch)], device=device)
 inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-labels = torch.arange(batch) % 2
+labels = torch.arange(batch, device=device) % 2
 optimizer = torch.optim.AdamW([p for _, p in parameters], lr=1e-3, weight_decay=0.0, eps=1e-8, fused=True)
 
 
@@ -119,6 +120,8 @@ for repeat in range(repeats + 1):
         values = measure()
     else:
         values.append({"forward": forward, "step": step}[job]())
+    if device != "cpu":
+        torch.cuda.synchronize()
     if repeat > 0:
         times.append([time.perf_counter() - wall, time.process_time() - cpu])
 print(json.dumps({"values": values, "times": times, "peak_mib": memory("VmHWM:"), "start_mib": start_memory,

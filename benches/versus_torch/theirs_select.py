@@ -18,6 +18,7 @@ torch.set_num_threads(job["threads"])
 torch.manual_seed(0)
 random.seed(0)
 RATE = 1e-3
+DEVICE = job["device"]
 
 
 def rows(path):
@@ -45,7 +46,7 @@ else:
     tokenizer.padding_side = "right"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     base.config.pad_token_id = tokenizer.pad_token_id
-model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type="SEQ_CLS"))
+model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=linear, task_type="SEQ_CLS")).to(DEVICE)
 model.eval()  # no dropout, as in ours
 
 groups = {}  # name to parameters
@@ -78,8 +79,8 @@ def shuffled(count):
 
 
 def batch(rows):
-    padded = tokenizer.pad({"input_ids": [ids for ids, _ in rows]}, return_tensors="pt")
-    return padded, torch.tensor([label for _, label in rows])
+    padded = tokenizer.pad({"input_ids": [ids for ids, _ in rows]}, return_tensors="pt").to(DEVICE)
+    return padded, torch.tensor([label for _, label in rows], device=DEVICE)
 
 
 def loss(rows):

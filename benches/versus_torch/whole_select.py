@@ -1,7 +1,7 @@
 """The whole of `select` side by side with PyTorch + peft: one program after the other on the same job.
 
     cargo build --release
-    python benches/versus_torch/whole_select.py --model FOLDER --data train.jsonl --validation dev.jsonl [--steps 60]
+    python benches/versus_torch/whole_select.py --model FOLDER --data train.jsonl --validation dev.jsonl [--steps 60] [--device cuda]
 
 `--model` is the folder of a BERT, a RoBERTa or a decoder, which gets a head of its own; a name in `shapes.py` stands for random weights in
 that shape, with the tokenizer of the folder `--tokenizer`.
@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--budget", default="0.3%")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--program", default=str(root / "target/release/autopeft"))
     args = parser.parse_args()
     has_shape = args.model in shapes.ENCODERS or args.model in shapes.DECODERS
@@ -77,7 +78,7 @@ def main():
         }
         command = [
             args.program, "select", "--model", model, "--data", args.data, "--validation", args.validation,
-            "--budget", args.budget, "--target", "peft", "--threads", threads, "--out", str(out), "--json",
+            "--budget", args.budget, "--target", "peft", "--threads", threads, "--device", args.device, "--out", str(out), "--json",
         ]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
@@ -92,7 +93,7 @@ def main():
         evaluations = [event for event in events if event["event"] == "evaluation"]
         job = {
             "model": model, "data": args.data, "validation": args.validation, "batch": args.batch, "examples": args.examples,
-            "stages": steps, "measured": measured, "budget": report["budget"], "threads": args.threads, "out": str(pathlib.Path(folder) / "theirs"),
+            "stages": steps, "measured": measured, "budget": report["budget"], "threads": args.threads, "device": args.device, "out": str(pathlib.Path(folder) / "theirs"),
         }
         theirs_cpu, theirs_wall, text = timed([sys.executable, str(here / "theirs_select.py"), json.dumps(job)], env)
         theirs = json.loads(text.splitlines()[-1])
