@@ -11,6 +11,8 @@ mod fixture;
 mod frozen_layers;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod golden;
+#[path = "probe/half.rs"]
+mod half;
 #[path = "probe/heads.rs"]
 mod heads;
 #[path = "probe/language.rs"]

@@ -185,20 +185,13 @@ impl Adapters {
         } else {
             State::Trainable
         };
-        let dtype = initial.dtype();
-        let device = initial.device().clone();
-        let parameter = Arc::new(Parameter::new(
-            registry.parameters.len(),
-            module,
-            kind,
-            part,
-            initial,
-            state,
-        ));
+        let index = registry.parameters.len();
+        let parameter = Parameter::new(index, module, kind, part, &initial, state)?;
+        let parameter = Arc::new(parameter);
         if let Plan::Loaded(loaded) = &self.plan {
             let name = parameter.name();
             if let Some(value) = loaded.values.get(&name) {
-                parameter.set(&value.to_dtype(dtype)?.to_device(&device)?)?;
+                parameter.set(&value.to_device(initial.device())?)?;
                 registry.used.insert(name);
             }
         }

@@ -114,7 +114,7 @@ impl Attached {
         let [down, down_bias, up, up_bias] = self
             .parameters
             .each_ref()
-            .map(|parameter| parameter.value());
+            .map(|parameter| parameter.rounded());
         let before = matmul_rows(&input, &down)?.broadcast_add(&down_bias)?;
         let (inner, slope) = ops::activate(self.plan.non_linearity, &before)?; // both (rows, bottleneck)
         let output = (matmul_rows(&inner, &up)?.broadcast_add(&up_bias)? * self.plan.scaling)?;
@@ -197,12 +197,12 @@ impl Saved<'_> {
             (self.outer, None),
         ];
         for (parameter, (gradient, multiplied)) in self.parameters.iter().zip(enters) {
-            let Some(direction) = directions.get(parameter.index()) else {
+            let Some(direction) = directions.of(parameter)? else {
                 continue;
             };
             let along = match multiplied {
                 Some(multiplied) => {
-                    (matmul_rows(multiplied, direction)? * gradient)?.sum_keepdim(1)?
+                    (matmul_rows(multiplied, &direction)? * gradient)?.sum_keepdim(1)?
                 }
                 None => gradient.matmul(&direction.unsqueeze(1)?)?,
             };

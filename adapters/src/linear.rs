@@ -28,8 +28,8 @@ impl Value {
         match self {
             Self::Frozen(tensor) => Ok(tensor.clone()),
             Self::Stored(weight) => weight.widen(dtype),
-            Self::Trained(parameter) if parameter.is_active() => Ok(parameter.value()),
-            Self::Trained(parameter) => Ok(parameter.initial().clone()),
+            Self::Trained(parameter) if parameter.is_active() => Ok(parameter.rounded()),
+            Self::Trained(parameter) => Ok(parameter.rounded_initial().clone()),
         }
     }
 
@@ -123,8 +123,8 @@ impl Linear {
         if blocks.is_empty() {
             return Ok(None);
         }
-        let a: Vec<Tensor> = blocks.iter().map(|block| block.a.value()).collect();
-        let b: Vec<Tensor> = blocks.iter().map(|block| block.b.value()).collect();
+        let a: Vec<Tensor> = blocks.iter().map(|block| block.a.rounded()).collect();
+        let b: Vec<Tensor> = blocks.iter().map(|block| block.b.rounded()).collect();
         Ok(Some(LowRank {
             blocks,
             a: Tensor::cat(&a, 0)?,
@@ -364,16 +364,16 @@ impl Backward {
         directions: &Directions,
     ) -> CandleResult<()> {
         if let Some(weight) = self.layer.weight.parameter()
-            && let Some(direction) = directions.get(weight.index())
+            && let Some(direction) = directions.of(weight)?
         {
-            let tangent = matmul_rows(&self.input, direction)?;
+            let tangent = matmul_rows(&self.input, &direction)?;
             tape.deliver(
                 weight.index(),
                 per_example(&(tangent * gradient)?.sum_keepdim(1)?, self.batch)?.squeeze(1)?,
             )?;
         }
         if let Some(bias) = self.layer.bias.as_ref().and_then(Value::parameter)
-            && let Some(direction) = directions.get(bias.index())
+            && let Some(direction) = directions.of(bias)?
         {
             let along = ops::project(gradient, &direction.unsqueeze(0)?)?; // (rows, 1)
             tape.deliver(bias.index(), per_example(&along, self.batch)?.squeeze(1)?)?;
@@ -383,9 +383,9 @@ impl Backward {
         else {
             return Ok(());
         };
-        let along = |parameter: &Arc<Parameter>| match directions.get(parameter.index()) {
-            Some(direction) => Ok(direction.clone()),
-            None => parameter.initial().zeros_like(),
+        let along = |parameter: &Arc<Parameter>| match directions.of(parameter)? {
+            Some(direction) => Ok(direction),
+            None => parameter.rounded_initial().zeros_like(),
         };
         let delta_a = Tensor::cat(
             &blocks

@@ -238,7 +238,7 @@ impl Backward {
                     tape.deliver(parameter.index(), gradient)?;
                 }
                 Some(Wanted::Tangents(tape, directions)) => {
-                    let Some(direction) = directions.get(parameter.index()) else {
+                    let Some(direction) = directions.of(parameter)? else {
                         continue;
                     };
                     let direction = direction.unsqueeze(0)?;

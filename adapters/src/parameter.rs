@@ -3,7 +3,7 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use candle_core::Tensor;
+use candle_core::{DType, Result as CandleResult, Tensor};
 
 use crate::kind::{Kind, Part};
 use crate::{Error, Result};
@@ -21,27 +21,55 @@ pub enum State {
 
 /// A named tensor that an optimizer may change. The value is replaced, never changed in place, so a
 /// tensor that was read stays what it was.
+///
+/// Where its layer computes in half precision, the parameter itself is kept in `f32`: a step of 1e-3 would not change a
+/// gain of 1 in `bf16`, whose next numbers are 4e-3 and 8e-3 away. The layer reads it rounded.
 #[derive(Debug)]
 pub struct Parameter {
     index: usize,
     module: String,
     kind: Kind,
     part: Part,
-    value: RwLock<Tensor>,
-    initial: Tensor,
+    value: RwLock<Held>,
+    initial: Held,
     state: AtomicU8,
 }
 
+/// A value, and the same in the number type in which the layer computes.
+#[derive(Debug, Clone)]
+struct Held {
+    value: Tensor,
+    rounded: Tensor,
+}
+
+impl Held {
+    fn new(value: &Tensor, computed_in: DType) -> CandleResult<Self> {
+        let value = value.detach().to_dtype(wide(computed_in))?;
+        let rounded = value.to_dtype(computed_in)?;
+        Ok(Self { value, rounded })
+    }
+}
+
+/// The number type of a parameter, its gradient and its direction, where the layer computes in `dtype`.
+pub(crate) const fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
+}
+
 impl Parameter {
+    /// `initial` has the number type in which the layer computes.
     pub(crate) fn new(
         index: usize,
         module: &str,
         kind: Kind,
         part: Part,
-        initial: Tensor,
+        initial: &Tensor,
         state: State,
-    ) -> Self {
-        Self {
+    ) -> CandleResult<Self> {
+        let initial = Held::new(initial, initial.dtype())?;
+        Ok(Self {
             index,
             module: module.to_string(),
             kind,
@@ -49,7 +77,7 @@ impl Parameter {
             value: RwLock::new(initial.clone()),
             initial,
             state: AtomicU8::new(encode(state)),
-        }
+        })
     }
 
     /// Position in the order of registration, from 0.
@@ -82,11 +110,25 @@ impl Parameter {
 
     /// Number of scalars.
     pub fn elem_count(&self) -> usize {
-        self.initial.elem_count()
+        self.initial.value.elem_count()
     }
 
     /// The present value, not tracked by autograd.
     pub fn value(&self) -> Tensor {
+        self.held().value
+    }
+
+    /// The value as its layer computes with it.
+    pub(crate) fn rounded(&self) -> Tensor {
+        self.held().rounded
+    }
+
+    /// [`Parameter::initial`] as its layer computes with it.
+    pub(crate) const fn rounded_initial(&self) -> &Tensor {
+        &self.initial.rounded
+    }
+
+    fn held(&self) -> Held {
         match self.value.read() {
             Ok(value) => value.clone(),
             Err(poisoned) => poisoned.into_inner().clone(),
@@ -95,7 +137,7 @@ impl Parameter {
 
     /// The value at attachment, at which the module changes no output (LoRA: `B = 0`).
     pub const fn initial(&self) -> &Tensor {
-        &self.initial
+        &self.initial.value
     }
 
     /// Replaces the value.
@@ -103,26 +145,26 @@ impl Parameter {
     /// # Errors
     /// [`Error::Shape`] when the shape differs.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        if value.dims() != self.initial.dims() {
+        if value.dims() != self.initial().dims() {
             return Err(Error::Shape {
                 name: self.name(),
-                expected: self.initial.dims().to_vec(),
+                expected: self.initial().dims().to_vec(),
                 got: value.dims().to_vec(),
             });
         }
-        let value = value.detach();
-        match self.value.write() {
-            Ok(mut guard) => *guard = value,
-            Err(poisoned) => *poisoned.into_inner() = value,
-        }
+        self.hold(Held::new(value, self.initial.rounded.dtype())?);
         Ok(())
     }
 
     /// Puts the value back to [`Parameter::initial`].
     pub fn reset(&self) {
+        self.hold(self.initial.clone());
+    }
+
+    fn hold(&self, value: Held) {
         match self.value.write() {
-            Ok(mut guard) => *guard = self.initial.clone(),
-            Err(poisoned) => *poisoned.into_inner() = self.initial.clone(),
+            Ok(mut guard) => *guard = value,
+            Err(poisoned) => *poisoned.into_inner() = value,
         }
     }
 

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::parameter::{Parameter, State};
+use crate::parameter::{Parameter, State, wide};
 use crate::prefix::Prefix;
 use crate::variant::{Variant, by_copy};
 use crate::{Error, Result};
@@ -29,6 +29,15 @@ impl Directions {
     /// The direction of the parameter with this index, if it is to be measured.
     pub fn get(&self, index: usize) -> Option<&Tensor> {
         self.0.get(&index)
+    }
+
+    /// The direction of a parameter, as its layer computes with it.
+    pub(crate) fn of(&self, parameter: &Parameter) -> candle_core::Result<Option<Tensor>> {
+        let direction = self.get(parameter.index());
+        let dtype = parameter.rounded_initial().dtype();
+        direction
+            .map(|direction| direction.to_dtype(dtype))
+            .transpose()
     }
 }
 
@@ -130,6 +139,7 @@ impl Tape {
     }
 
     pub(crate) fn deliver(&self, index: usize, gradient: Tensor) -> candle_core::Result<()> {
+        let gradient = gradient.to_dtype(wide(gradient.dtype()))?;
         add(&mut self.lock(), index, gradient)
     }
 }
