@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::gemm::{Matrix, Target, Threads, gemm};
+use super::gemm::{Matrix, Threads, product};
 use super::{rows, thin};
 
 /// `x · weightᵀ` over all leading dimensions: (…, in) by (out, in) gives (rows, out).
@@ -63,45 +63,35 @@ pub(crate) fn affine(
             weight.dims()
         );
     }
-    let mut output = vec![0f32; count * n];
-    let mut target = Target::Replace;
-    match (beside, bias) {
-        (Some(Beside { h, expand, scale }), bias) => {
-            target = Target::AddTo;
-            let mut fill = |bias: Option<&[f32]>| {
-                rows::with_slice(h, |h| {
-                    rows::with_slice(expand, |expand| {
-                        thin::expand(&mut output, h, expand, n, scale as f32, bias);
-                        Ok(())
-                    })
-                })
-            };
-            match bias {
-                Some(bias) => rows::with_slice(bias, |bias| fill(Some(bias)))?,
-                None => fill(None)?,
-            }
-        }
-        (None, Some(bias)) => {
-            target = Target::AddTo;
-            rows::with_slice(bias, |bias| {
-                rows::for_each_row(&mut output, n, |_, row| row.copy_from_slice(bias));
-                Ok(())
-            })?;
-        }
-        (None, None) => {}
-    }
-    rows::with_slice(x, |x| {
+    let mut output = rows::with_slice(x, |x| {
         rows::with_slice(weight, |weight| {
             let weight = Matrix::new(weight, out_features, in_features);
             let weight = match way {
                 Way::Forward => weight.t(),
                 Way::Backward => weight,
             };
-            let x = Matrix::new(x, count, inner);
-            gemm(&mut output, n, target, 1.0, x, weight, Threads::All);
-            Ok(())
+            Ok(product(Matrix::new(x, count, inner), weight, Threads::All))
         })
     })?;
+    let mut add = |bias: Option<&[f32]>| match (beside, bias) {
+        (Some(Beside { h, expand, scale }), bias) => rows::with_slice(h, |h| {
+            rows::with_slice(expand, |expand| {
+                thin::add_expanded(&mut output, h, expand, n, scale as f32, bias);
+                Ok(())
+            })
+        }),
+        (None, Some(bias)) => {
+            rows::for_each_row(&mut output, n, |_, row| {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            });
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    };
+    match bias {
+        Some(bias) => rows::with_slice(bias, |bias| add(Some(bias)))?,
+        None => add(None)?,
+    }
     Tensor::from_vec(output, (count, n), &Device::Cpu)
 }
 

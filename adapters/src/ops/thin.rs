@@ -4,7 +4,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Target, Threads, gemm};
+use super::gemm::{Matrix, Threads, product};
 
 /// Rows of activations that a task takes.
 const ROWS: usize = 64;
@@ -18,24 +18,15 @@ const MAX_VECTORS: usize = 3;
 /// `x t`: (rows, n) by (n, r) to (rows, r).
 pub(crate) fn project(x: &[f32], rows: usize, thin: Matrix<'_>) -> Vec<f32> {
     let (n, rank) = thin.size();
-    let mut output = vec![0f32; rows * rank];
     if rank == 0 {
-        return output;
+        return Vec::new();
     }
     let lanes = Arch::new().dispatch(Lanes);
     let vectors = rank.div_ceil(lanes);
     if vectors > MAX_VECTORS || n == 0 {
-        gemm(
-            &mut output,
-            rank,
-            Target::Replace,
-            1.0,
-            Matrix::new(x, rows, n),
-            thin,
-            Threads::All,
-        );
-        return output;
+        return product(Matrix::new(x, rows, n), thin, Threads::All);
     }
+    let mut output = vec![0f32; rows * rank];
     let width = vectors * lanes;
     let mut padded = vec![0f32; n * width];
     for (k, row) in padded.chunks_mut(width).enumerate() {
@@ -152,8 +143,8 @@ fn accumulate<S: Simd, const M: usize, const V: usize>(
     *sums = local;
 }
 
-/// `bias + factor · h t`: (rows, r) by (r, n) to every row of `output`, whose numbers are replaced.
-pub(crate) fn expand(
+/// Adds `bias + factor · h t` to `output`, (rows, n), where `h` is (rows, r) and `t` (r, n).
+pub(crate) fn add_expanded(
     output: &mut [f32],
     h: &[f32],
     thin: &[f32],
@@ -210,10 +201,11 @@ impl WithSimd for Expand<'_> {
             let start = n - rest.len();
             for (j, output) in vectors.iter_mut().enumerate() {
                 let at = j * S::F32_LANES;
-                let mut sum = match bias {
-                    Some(bias) => simd.partial_load_f32s(&bias[at..][..S::F32_LANES]),
-                    None => simd.splat_f32s(0.0),
-                };
+                let mut sum = *output;
+                if let Some(bias) = bias {
+                    let bias = simd.partial_load_f32s(&bias[at..][..S::F32_LANES]);
+                    sum = simd.add_f32s(sum, bias);
+                }
                 for (r, h) in h.iter().enumerate() {
                     let (row, _) = S::as_simd_f32s(&thin[r * n + at..][..S::F32_LANES]);
                     sum = simd.mul_add_f32s(simd.splat_f32s(*h), row[0], sum);
@@ -222,7 +214,7 @@ impl WithSimd for Expand<'_> {
             }
             for (j, output) in rest.iter_mut().enumerate() {
                 let at = start + j;
-                let mut sum = bias.map_or(0.0, |bias| bias[at]);
+                let mut sum = *output + bias.map_or(0.0, |bias| bias[at]);
                 for (r, h) in h.iter().enumerate() {
                     sum += h * thin[r * n + at];
                 }
@@ -239,17 +231,8 @@ pub(crate) fn gather(u: &[f32], x: &[f32], rank: usize, n: usize) -> Vec<f32> {
     }
     let rows = u.len() / rank;
     if rank > 32 {
-        let mut output = vec![0f32; rank * n];
-        gemm(
-            &mut output,
-            n,
-            Target::Replace,
-            1.0,
-            Matrix::new(u, rows, rank).t(),
-            Matrix::new(x, rows, n),
-            Threads::All,
-        );
-        return output;
+        let u = Matrix::new(u, rows, rank).t();
+        return product(u, Matrix::new(x, rows, n), Threads::All);
     }
     let strips: Vec<Vec<f32>> = (0..n.div_ceil(COLUMNS))
         .into_par_iter()
@@ -343,6 +326,7 @@ impl WithSimd for Gather<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gemm::{Target, gemm};
     use super::*;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
@@ -389,7 +373,12 @@ mod tests {
             let h = numbers(rows * rank, 3);
             let bias = numbers(n, 4);
             let thin = Matrix::new(&thin, rank, n);
-            let mut expected: Vec<f32> = bias.iter().copied().cycle().take(rows * n).collect();
+            let mut expected: Vec<f32> = bias
+                .iter()
+                .map(|b| 9.0 + b)
+                .cycle()
+                .take(rows * n)
+                .collect();
             let h_matrix = Matrix::new(&h, rows, rank);
             gemm(
                 &mut expected,
@@ -401,7 +390,7 @@ mod tests {
                 Threads::One,
             );
             let mut output = vec![9.0; rows * n];
-            expand(&mut output, &h, thin.numbers(), n, 0.5, Some(&bias));
+            add_expanded(&mut output, &h, thin.numbers(), n, 0.5, Some(&bias));
             assert!(close(&output, &expected), "expand {rows} {n} {rank}");
 
             let mut expected = vec![0.0; rank * n];

@@ -6,6 +6,7 @@
 
 pub(crate) mod blas;
 
+use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use gemm::Parallelism;
@@ -140,6 +141,39 @@ pub(crate) fn gemm(
     b: Matrix<'_>,
     threads: Threads,
 ) {
+    #[expect(unsafe_code, reason = "a slice as one of numbers that need not be set")]
+    // SAFETY: the same numbers. What is written to them are numbers, so they stay set.
+    let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast(), c.len()) };
+    write_product(c, c_stride, target, factor, a, b, threads);
+}
+
+/// `a b`, in rows of `b.columns` numbers. Other than [`gemm`] into zeros it does not write them first.
+///
+/// # Panics
+/// When the sizes of the matrices do not fit each other or their slices.
+pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, threads: Threads) -> Vec<f32> {
+    let len = a.rows * b.columns;
+    let mut c = Vec::with_capacity(len);
+    let room = &mut c.spare_capacity_mut()[..len];
+    write_product(room, b.columns, Target::Replace, 1.0, a, b, threads);
+    #[expect(unsafe_code, reason = "a product sets every number of its target")]
+    // SAFETY: the target has no gaps between its rows, and with `Target::Replace` every entry of it is written.
+    unsafe {
+        c.set_len(len);
+    }
+    c
+}
+
+/// The same for a target of which [`Target::Replace`] need not find anything set; afterwards its rows are.
+fn write_product(
+    c: &mut [MaybeUninit<f32>],
+    c_stride: usize,
+    target: Target,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    threads: Threads,
+) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner sizes of a product differ");
     if m == 0 || n == 0 {
@@ -153,7 +187,7 @@ pub(crate) fn gemm(
         if target == Target::Replace {
             c.chunks_mut(c_stride)
                 .take(m)
-                .for_each(|row| row[..n].fill(0.0));
+                .for_each(|row| row[..n].fill(MaybeUninit::new(0.0)));
         }
         return;
     }
@@ -182,7 +216,7 @@ const fn suits_a_library(m: usize, n: usize, k: usize) -> bool {
 #[expect(clippy::too_many_arguments, reason = "those of a product")]
 fn by_library(
     blas: &Blas,
-    c: &mut [f32],
+    c: &mut [MaybeUninit<f32>],
     c_stride: usize,
     target: Target,
     factor: f32,
@@ -214,7 +248,7 @@ fn by_library(
 }
 
 fn by_crate(
-    c: &mut [f32],
+    c: &mut [MaybeUninit<f32>],
     c_stride: usize,
     target: Target,
     factor: f32,
@@ -239,13 +273,13 @@ fn by_crate(
     )]
     // SAFETY: all strides are non-negative, and the last entry of each matrix lies within its slice, so
     // every entry does. `c` is borrowed exclusively, so it overlaps neither factor, and rows of `c` do not
-    // overlap each other since `c_stride >= n`.
+    // overlap each other since `c_stride >= n`. `c` is read where it is added to, and all of it is set then.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            c.as_mut_ptr(),
+            c.as_mut_ptr().cast::<f32>(),
             1,
             c_stride as isize,
             target == Target::AddTo,
@@ -273,7 +307,7 @@ pub(crate) fn time_of_product(
     times: usize,
 ) -> f64 {
     let (x, weight) = (vec![0.5f32; rows * inner], vec![0.25f32; inner * columns]);
-    let mut c = vec![0f32; rows * columns];
+    let mut c = vec![MaybeUninit::new(0f32); rows * columns];
     let a = Matrix::new(&x, rows, inner);
     let b = Matrix::new(&weight, columns, inner).t();
     let mut best = f64::INFINITY;
@@ -323,6 +357,19 @@ mod tests {
                 let expected = before[i * 9 + j] + if j < n { 2.0 * product } else { 0.0 };
                 assert!((c[i * 9 + j] - expected).abs() < 1e-6);
             }
+        }
+    }
+
+    #[test]
+    fn a_product_in_a_new_place_is_that_in_an_old_one() {
+        for (m, n, k) in [(300, 40, 50), (1, 3, 2), (4, 5, 0), (0, 5, 2), (5, 0, 2)] {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, n, k).t());
+            let mut expected = vec![f32::NAN; m * n];
+            let (target, threads) = (Target::Replace, Threads::All);
+            gemm(&mut expected, n, target, 1.0, a, b, threads);
+            assert_eq!(product(a, b, threads), expected);
+            assert_eq!(expected.len(), m * n);
         }
     }
 

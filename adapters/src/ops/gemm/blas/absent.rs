@@ -1,5 +1,7 @@
 //! A build without libraries of the system.
 
+use std::mem::MaybeUninit;
+
 use super::super::{Matrix, Target};
 use super::{BlasError, Choice};
 
@@ -22,7 +24,7 @@ impl Blas {
 
     pub(crate) fn product(
         &self,
-        _: &mut [f32],
+        _: &mut [MaybeUninit<f32>],
         _: usize,
         _: Target,
         _: f32,

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -136,7 +137,7 @@ impl Blas {
     /// When the sizes do not fit each other or their slices.
     pub(crate) fn product(
         &self,
-        c: &mut [f32],
+        c: &mut [MaybeUninit<f32>],
         c_stride: usize,
         target: Target,
         factor: f32,
@@ -161,15 +162,20 @@ impl Blas {
             Layout::Columns => b'T' as c_char,
         };
         let (a_letter, b_letter) = (letter(a_layout), letter(b_layout));
-        let (a, b, c) = (a.numbers.as_ptr(), b.numbers.as_ptr(), c.as_mut_ptr());
+        let (a, b, c) = (
+            a.numbers.as_ptr(),
+            b.numbers.as_ptr(),
+            c.as_mut_ptr().cast::<f32>(),
+        );
         let beta = match target {
             Target::Replace => 0.0,
             Target::AddTo => 1.0,
         };
         #[expect(unsafe_code, reason = "a function of the library")]
         // SAFETY: by the promise of `new`, the functions have these signatures. By the assertions and by the
-        // layouts, every entry of the three matrices lies within its slice; `c` is borrowed exclusively. Sizes
-        // and strides fit 32 bits, are positive, and strides are at least what lies side by side.
+        // layouts, every entry of the three matrices lies within its slice; `c` is borrowed exclusively, and read
+        // only where it is added to, all of it set then. Sizes and strides fit 32 bits, are positive, and strides are at
+        // least what lies side by side.
         unsafe {
             match self.function {
                 Function::OneDnn(sgemm) => {
