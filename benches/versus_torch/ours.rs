@@ -46,6 +46,7 @@ fn main() -> Result<()> {
     };
     rayon::ThreadPoolBuilder::new()
         .num_threads(*threads)
+        .use_current_thread() // as the program does
         .build_global()?;
     let start_memory = memory("VmRSS:")?;
     let bench = Bench::open(Path::new(model), *batch, *length, &device)?;
