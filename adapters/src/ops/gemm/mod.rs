@@ -141,10 +141,16 @@ pub(crate) fn gemm(
     b: Matrix<'_>,
     threads: Threads,
 ) {
+    write_product(target_of(c), c_stride, target, factor, a, b, threads);
+}
+
+/// Numbers as the target of a product, which writes numbers only.
+fn target_of(numbers: &mut [f32]) -> &mut [MaybeUninit<f32>] {
     #[expect(unsafe_code, reason = "a slice as one of numbers that need not be set")]
-    // SAFETY: the same numbers. What is written to them are numbers, so they stay set.
-    let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast(), c.len()) };
-    write_product(c, c_stride, target, factor, a, b, threads);
+    // SAFETY: the same numbers, borrowed for as long. Nothing here takes what is set back out of a target.
+    unsafe {
+        std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), numbers.len())
+    }
 }
 
 /// `a b`, in rows of `b.columns` numbers. Other than [`gemm`] into zeros it does not write them first.

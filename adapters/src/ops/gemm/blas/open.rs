@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use libloading::Library as Opened;
 
-use super::super::{Matrix, Target};
+use super::super::{Matrix, Target, target_of};
 use super::call::{Blas, DnnlSgemm, Function, Setter, Sgemm};
 use super::{BlasError, Choice, Library};
 
@@ -192,18 +192,19 @@ fn symbol<T: Copy>(opened: &Opened, name: &str) -> Option<T> {
     }
 }
 
-/// Whether it computes a small product, transposed and added.
+/// Whether it computes a small product, transposed and added, and one whose target it must not read.
 fn multiplies(blas: &Blas) -> bool {
     let (m, n, k) = (5, 4, 3);
     let a: Vec<f32> = (0..m * k).map(|i| i as f32 - 6.0).collect();
     let b: Vec<f32> = (0..n * k).map(|i| 5.0 - i as f32).collect();
-    let mut c = vec![1f32; m * n];
+    let (mut sum, mut alone) = (vec![1f32; m * n], vec![f32::NAN; m * n]);
     let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, n, k).t());
     // The sums are small whole numbers, which `f32` holds exactly.
-    blas.product(&mut c, n, Target::AddTo, 2.0, left, right)
+    blas.product(target_of(&mut sum), n, Target::AddTo, 2.0, left, right)
+        && blas.product(target_of(&mut alone), n, Target::Replace, 1.0, left, right)
         && (0..m * n).all(|at| {
             let (i, j) = (at / n, at % n);
-            let sum: f32 = (0..k).map(|l| left.get(i, l) * right.get(l, j)).sum();
-            c[at] == 1.0 + 2.0 * sum
+            let expected: f32 = (0..k).map(|l| left.get(i, l) * right.get(l, j)).sum();
+            sum[at] == 1.0 + 2.0 * expected && alone[at] == expected
         })
 }
