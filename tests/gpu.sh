@@ -89,15 +89,13 @@ run() { # run FOLDER
         cp "$folder/autopeft" "$built_binary"
     fi
 
-    # All at once: each waits for the GPU most of the time. One thread in each, since candle loads the kernels of a device
-    # anew where two threads ask for them first, and unloads those that run.
+    # One program and one thread at a time: beside each other, some stood still before their first pass.
     logs=$(mktemp -d)
     while read -r package program; do
         name=$(basename "$program")
         (cd "$root/$package" && timeout 600 "$folder/$program" --include-ignored --test-threads=1 \
-            </dev/null >"$logs/$name" 2>&1 || echo "gpu: $name exits with $?" >>"$logs/$name") &
+            </dev/null >"$logs/$name" 2>&1 || echo "gpu: $name exits with $?" >>"$logs/$name")
     done <"$folder/tests.list"
-    wait
     for name in "$logs"/*; do
         printf 'gpu: %s\n' "${name##*/}"
         cat "$name"

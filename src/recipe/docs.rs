@@ -144,7 +144,7 @@ pub const KEYS: &[Key] = &[
     row("model", Form::Text, "base model: a folder, a GGUF file, a hub id such as `roberta-base`, or `embedded:quickstart`"),
     row("revision", Form::Text, "branch, tag or commit, when the model is a hub id"),
     row("device", Form::Device, "where to compute; `auto` takes a GPU if the build and the machine have one"),
-    row("dtype", Form::Words(Dtype::WORDS), "number type of weights and computation; `f16` and `bf16` need a GPU"),
+    row("dtype", Form::Words(Dtype::WORDS), "number type of weights and computation, what is trained stays in `f32`; `f16` and `bf16` need a GPU"),
     row("storage", OPTIONAL_DTYPE, "language models: number type in which frozen matrices stay in memory; `null` is `dtype`, GGUF files stay as they are"),
     row("seed", Form::Count, "seed of every random draw; the same seed gives the same bytes"),
     row("task", Form::Section, "what is learned"),

@@ -304,16 +304,7 @@ fn residuals(
     let log_probabilities = shifted.broadcast_sub(&log_sum)?;
     let labels: Vec<u32> = match labels {
         TokenLabels::Given(labels) => labels.to_vec(),
-        TokenLabels::Drawn(uniforms) => {
-            let host: Vec<Vec<f64>> = log_probabilities
-                .to_device(&Device::Cpu)?
-                .to_dtype(DType::F64)?
-                .to_vec2()?;
-            host.iter()
-                .zip(uniforms)
-                .map(|(row, uniform)| draw(row, *uniform))
-                .collect()
-        }
+        TokenLabels::Drawn(uniforms) => draw(&log_probabilities.exp()?, uniforms)?,
     };
     let labels = Tensor::from_vec(labels, (rows, 1), logits.device())?;
     let losses: Vec<f64> = log_probabilities
@@ -340,13 +331,46 @@ fn residuals(
     Ok((facts.collect(), residual))
 }
 
-fn draw(log_probabilities: &[f64], uniform: f64) -> u32 {
-    let mut rest = uniform;
-    for (token, log) in (0u32..).zip(log_probabilities) {
-        rest -= log.exp();
-        if rest < 0.0 {
-            return token;
+/// For each row of `probabilities` the first token at which their sum exceeds the row's number of `uniforms`. The tokens are
+/// taken in about √vocabulary runs: the sums of all runs and the numbers of one run for each row go to the host, not the matrix.
+fn draw(probabilities: &Tensor, uniforms: &[f64]) -> Result<Vec<u32>> {
+    let (rows, vocabulary) = probabilities.dims2()?;
+    let width = vocabulary.isqrt().max(1);
+    let runs = vocabulary.div_ceil(width);
+    let padded = probabilities.pad_with_zeros(1, 0, runs * width - vocabulary)?;
+    let host = |numbers: Tensor| -> Result<Vec<Vec<f64>>> {
+        numbers
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .to_vec2()
+    };
+    let sums = host(padded.reshape((rows, runs, width))?.sum(2)?)?;
+    let of_rows: Vec<(usize, f64)> = (sums.iter().zip(uniforms))
+        .map(|(sums, uniform)| reach(sums, *uniform))
+        .collect();
+    let tokens = of_rows
+        .iter()
+        .flat_map(|(run, _)| run * width..(run + 1) * width);
+    let tokens = tokens
+        .map(|token| Ok(u32::try_from(token)?))
+        .collect::<Result<Vec<_>>>()?;
+    let tokens = Tensor::from_vec(tokens, (rows, width), padded.device())?;
+    let numbers = host(padded.gather(&tokens, 1)?)?;
+    (numbers.iter().zip(of_rows))
+        .map(|(numbers, (run, rest))| Ok(u32::try_from(run * width + reach(numbers, rest).0)?))
+        .collect()
+}
+
+/// The first place at which the sum of the numbers exceeds `limit`, and what of the limit is left before it. Where rounding leaves
+/// the sum below the limit, the last number that is not zero.
+fn reach(numbers: &[f64], limit: f64) -> (usize, f64) {
+    let mut rest = limit;
+    for (at, number) in numbers.iter().enumerate() {
+        if rest < *number {
+            return (at, rest);
         }
+        rest -= number;
     }
-    (log_probabilities.len().max(1) - 1) as u32
+    let last = numbers.iter().rposition(|number| *number > 0.0);
+    (last.unwrap_or(0), rest)
 }
