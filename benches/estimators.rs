@@ -25,6 +25,7 @@ const RATE: f64 = 1e-3;
 
 fn main() -> Result<()> {
     autopeft::memory::keep_freed();
+    autopeft::threads::start(None)?;
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))

@@ -51,6 +51,7 @@ const SHAPES: [Shape; 2] = [
 
 fn main() -> Result<()> {
     autopeft::memory::keep_freed();
+    autopeft::threads::start(None)?;
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))

@@ -25,6 +25,7 @@ pub mod recipe;
 pub mod report;
 pub mod select;
 pub mod task;
+pub mod threads;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -65,6 +65,8 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
+    autopeft::memory::keep_freed();
+    autopeft::threads::start(None)?;
     let arguments = Arguments::parse();
     let setting = Setting::read(&arguments.setting)?;
     let mut ledger = Ledger::open(&arguments.out)?;

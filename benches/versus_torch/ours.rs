@@ -8,6 +8,7 @@
     reason = "a benchmark's result goes to its standard output"
 )]
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,10 +45,7 @@ fn main() -> Result<()> {
     let [batch, length, threads, repeats, groups] = numbers.as_slice() else {
         bail!("five numbers are needed: BATCH LENGTH THREADS REPEATS GROUPS");
     };
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(*threads)
-        .use_current_thread() // as the program does
-        .build_global()?;
+    autopeft::threads::start(NonZeroUsize::new(*threads))?;
     let start_memory = memory("VmRSS:")?;
     let bench = Bench::open(Path::new(model), *batch, *length, &device)?;
     let mut times = Vec::new();

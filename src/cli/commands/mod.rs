@@ -23,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::pipeline::Adapted;
 use crate::recipe::Recipe;
 use crate::report::{HeldOut, Stage};
+use crate::threads;
 
 /// Runs a command.
 ///
@@ -41,14 +42,8 @@ pub fn run(command: &Command, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
     }
 }
 
-/// Sets the number of threads of everything that computes on the CPU: this thread and others. Outside of the pool this thread
-/// would hand each loop to another one and sleep, which is 5 to 10 % of a training step.
 fn use_threads(threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
-    let count = threads.map_or(0, NonZeroUsize::get); // of 0, as many as the machine has
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .use_current_thread()
-        .build_global()
+    threads::start(threads)
         .map_err(|error| Failure::new(format!("cannot start the threads: {error}")).into())
 }
 
