@@ -42,9 +42,14 @@ pub fn run(command: &Command, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
     }
 }
 
+/// Starts the threads. A caller that has a pool of its own keeps it unless another number is asked for.
 fn use_threads(threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
-    threads::start(threads)
-        .map_err(|error| Failure::new(format!("cannot start the threads: {error}")).into())
+    match threads::start(threads) {
+        Err(error) if threads.is_some() => {
+            Err(Failure::new(format!("cannot start the threads: {error}")).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where runs without `--out` go.
