@@ -221,12 +221,13 @@ impl At<'_> {
             let selected = bench.select()?;
             let seconds = cpu_seconds() - begin;
             ledger.race(&key, &selected.race)?;
+            let horizon = bench.prepared.horizon; // a selection may have steps of its own
             ledger.add(Row::new(
                 key,
                 &bench,
                 &selected.kept,
                 &selected.evaluation,
-                self.steps() + selected.cost,
+                horizon.probe + horizon.after + selected.cost,
                 seconds,
             ))?;
         }
