@@ -103,13 +103,15 @@ run() { # run FOLDER
     done
     [ "${#failed[@]}" = 0 ] || fail "device tests failed in ${failed[*]}"
 
-    local result
+    local result dtype
     result=$(mktemp -d)
-    "$folder/autopeft" select --device cuda --out "$result/out"
-    [ -s "$result/out/adapter_model.safetensors" ] || fail "\`select --device cuda\` made no adapter"
+    for dtype in f32 bf16 f16; do
+        "$folder/autopeft" select --device cuda --dtype "$dtype" --out "$result/$dtype"
+        [ -s "$result/$dtype/adapter_model.safetensors" ] || fail "\`select --device cuda --dtype $dtype\` made no adapter"
+    done
     rm -rf "$result"
     grep -h '^test result:' "$logs"/*
-    echo "gpu: the tests and the quickstart passed"
+    echo "gpu: the tests and the quickstarts passed"
     rm -r "$logs"
 }
 
