@@ -95,7 +95,11 @@ fn the_table_of_keys_is_the_schema_in_its_order() {
 fn every_word_of_the_table_is_accepted_by_the_schema() {
     for key in KEYS {
         for word in key.form.words() {
-            let set = format!("{}={word}", key.path);
+            let value = match key.form {
+                Form::WordList(_) => format!("[{word}]"),
+                _ => (*word).to_owned(),
+            };
+            let set = format!("{}={value}", key.path);
             if let Err(RecipeError::Invalid { faults, .. }) = read("", &[&set]) {
                 assert!(
                     faults
@@ -272,6 +276,37 @@ fn steps_and_epochs_exclude_each_other_and_the_later_layer_wins() {
 }
 
 #[test]
+fn the_order_of_kinds_is_a_list_without_repetition() {
+    let recipe = read("select: {order: [bias, lora]}\n", &["select.per_nat=null"]).unwrap();
+    let order: Vec<&str> = recipe
+        .select
+        .order
+        .iter()
+        .map(|kind| kind.as_str())
+        .collect();
+    assert_eq!((order, recipe.select.per_nat), (vec!["bias", "lora"], None));
+    assert!(
+        read("", &["select.order=[]"])
+            .unwrap()
+            .select
+            .order
+            .is_empty()
+    );
+    for (order, message) in [
+        (
+            "[norm, lorra]",
+            "expected a list of `lora`, `bias`, `norm`, `bottleneck`",
+        ),
+        ("norm", "did you mean `[norm]`?"),
+        ("[norm, norm]", "must name no kind twice"),
+    ] {
+        let fault = fault("", &[&format!("select.order={order}")]);
+        assert!(fault.contains(message), "{fault}");
+    }
+    assert!(fault("", &["select.per_nat=0"]).contains("greater than 0"));
+}
+
+#[test]
 fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
     assert!(read("", &[]).unwrap().superset.bottleneck.enabled);
     let recipe = read(
@@ -381,8 +416,8 @@ fn keys_that_contradict_each_other_are_refused() {
             .starts_with("line 2, `dtype`: `bf16` is not supported on the CPU")
     );
     assert!(fault("probe: {steps: 8, every: 8}", &[]).contains("no measurement fits"));
-    assert!(fault("", &["train.steps=50"]).contains("leave none after the probe's 60"));
-    read("select: {steps: 50}", &["train.steps=50"]).unwrap();
+    assert!(fault("", &["train.steps=20"]).contains("leave none after the probe's 24"));
+    read("select: {steps: 50}", &["train.steps=20"]).unwrap();
 }
 
 #[test]
@@ -419,7 +454,7 @@ fn the_horizon_counts_steps_or_epochs() {
     assert_eq!(recipe.horizon(1).after, 7);
     assert_eq!(
         read("train: {steps: 130}", &[]).unwrap().horizon(1).after,
-        70
+        106
     );
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use autopeft_adapters::{Part, State};
+use autopeft_adapters::{Kind, Part, State};
 use serde_json::json;
 
+use super::information::nats;
 use super::measure::Measured;
 use super::prepare::Prepared;
 use super::recorder::Recorder;
@@ -42,6 +43,15 @@ pub(super) fn split<'g>(groups: &'g [Group], kept: &[bool]) -> (Vec<&'g Group>, 
 pub(super) fn is_by_influence(recipe: &Recipe) -> bool {
     use recipe::Solver;
     matches!(recipe.select.solver, Solver::Exact | Solver::Greedy)
+}
+
+/// When the budget is spent on a group: after all of a lower number.
+pub(super) fn turn(recipe: &Recipe, group: &Group) -> usize {
+    let order = &recipe.select.order;
+    let place = order
+        .iter()
+        .position(|kind| Kind::from(*kind) == group.kind);
+    place.unwrap_or(order.len())
 }
 
 /// The recipe's budget.
@@ -172,6 +182,7 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
                 influence: score.influence,
                 slope: score.slope_mean.max(0.0),
                 always: group.is_head(),
+                turn: turn(prepared.recipe, group),
                 frozen_early: measured.outcome.frozen.contains(number),
             })
         })
@@ -183,6 +194,8 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
         .filter(|(group, _)| group.is_reference())
         .map(|(_, score)| score.influence)
         .collect();
+    let per_nat = prepared.recipe.select.per_nat;
+    let nats = per_nat.and_then(|per_nat| Some(per_nat * nats(prepared, measured)?));
     let mut terms = Vec::new();
     for measurement in &measured.outcome.measurements {
         let coupled = measurement.coupled().map_err(|_| SelectError::NoCoupling)?;
@@ -194,6 +207,7 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
         candidates: list,
         base_parameters: prepared.base.num_parameters(),
         references,
+        determined: nats.map(|parameters| parameters as usize),
         terms,
     })
 }

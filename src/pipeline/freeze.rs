@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::groups::Group;
 use crate::probe::influence::{FreezeOptions, Measurement, Verdict, to_freeze};
 
-/// Asked after every measurement.
+/// Asked after every measurement. Groups compete with those of their turn, for what earlier ones may leave of the budget.
 ///
 /// Only for choices by influence. A coupled choice takes a group for what it adds to the others, which its own influence does not
 /// bound, and slopes are another order, so there nothing is frozen before the end. Freezing what the coupled search itself leaves out of twice the budget three times in a row
@@ -17,7 +17,8 @@ pub(super) struct EarlyFreezing<'a> {
     prepared: &'a Prepared<'a>,
     budget: Option<usize>,
     sizes: Vec<usize>,
-    always: Vec<bool>,
+    /// When the budget is spent on each group; `None` for those that take no part.
+    turns: Vec<Option<usize>>,
     failure: Option<Error>,
 }
 
@@ -30,11 +31,12 @@ impl<'a> EarlyFreezing<'a> {
             None
         };
         let is_always = |group: &Group| group.is_head() || group.is_reference();
+        let turn = |group: &Group| (!is_always(group)).then(|| choose::turn(recipe, group));
         Ok(Self {
             prepared,
             budget,
             sizes: prepared.groups.iter().map(|group| group.size).collect(),
-            always: prepared.groups.iter().map(is_always).collect(),
+            turns: prepared.groups.iter().map(turn).collect(),
             failure: None,
         })
     }
@@ -66,13 +68,17 @@ impl<'a> EarlyFreezing<'a> {
     ) -> Result<Vec<usize>> {
         let scores = scores(self.prepared, measurements, &self.sizes)?;
         let options = FreezeOptions::default();
-        Ok(to_freeze(
-            &scores,
-            &self.sizes,
-            &self.always,
-            frozen,
-            budget,
-            &options,
-        ))
+        let mut turns: Vec<usize> = self.turns.iter().copied().flatten().collect();
+        turns.sort_unstable();
+        turns.dedup();
+        let (mut lost, mut room) = (Vec::new(), budget);
+        for turn in turns {
+            let others: Vec<bool> = (self.turns.iter()).map(|own| *own != Some(turn)).collect();
+            let sizes = &self.sizes;
+            lost.extend(to_freeze(&scores, sizes, &others, frozen, room, &options));
+            let own = (sizes.iter().zip(&others)).filter(|(_, is_other)| !**is_other);
+            room = room.saturating_sub(own.map(|(size, _)| size).sum());
+        }
+        Ok(lost)
     }
 }

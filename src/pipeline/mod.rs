@@ -10,6 +10,7 @@ mod finish;
 mod fitted;
 mod freeze;
 mod generate;
+mod information;
 mod inspect;
 mod measure;
 mod prepare;

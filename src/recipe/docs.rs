@@ -8,7 +8,7 @@ use serde_yaml::Value;
 use super::tree;
 use super::words::{
     After, BiasStyle, BottleneckStyle, Dtype, Estimator, Grouping, Learned, LearningRates, Method,
-    NonLinearity, Pooling, Schedule, Solver, Target, TaskKind,
+    ModuleKind, NonLinearity, Pooling, Schedule, Solver, Target, TaskKind,
 };
 
 /// The form a value may have.
@@ -30,6 +30,8 @@ pub enum Form {
     Patterns,
     /// One of these words.
     Words(&'static [&'static str]),
+    /// A list of these words, which may be empty.
+    WordList(&'static [&'static str]),
     /// One of these words, or a list of regular expressions.
     WordsOrPatterns(&'static [&'static str]),
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
@@ -44,7 +46,7 @@ impl Form {
     /// The words that may stand for the value, if it has a closed set.
     pub fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Words(words) | Self::WordsOrPatterns(words) => words,
+            Self::Words(words) | Self::WordList(words) | Self::WordsOrPatterns(words) => words,
             Self::Device => &["auto", "cpu", "cuda", "metal"],
             Self::Optional(form) => form.words(),
             Self::Section
@@ -71,6 +73,7 @@ impl fmt::Display for Form {
             Self::Patterns => f.write_str("a list of regular expressions"),
             Self::Words([word]) => write!(f, "`{word}`"),
             Self::Words(words) => write!(f, "one of `{}`", words.join("`, `")),
+            Self::WordList(words) => write!(f, "a list of `{}`", words.join("`, `")),
             Self::WordsOrPatterns(words) => write!(
                 f,
                 "`{}` or a list of regular expressions",
@@ -211,12 +214,14 @@ pub const KEYS: &[Key] = &[
     row("probe.exact_classes", Form::Count, "up to so many classes Gauss-Newton is exact; above, labels are drawn from the model"),
     row("probe.grouping", Form::WordsOrPatterns(Grouping::WORDS), "what makes a group; patterns match parameter paths"),
     row("probe.learning_rates", Form::Words(LearningRates::WORDS), "one measured height for all groups, or for each in the ratio of its own optimum, or `train`'s"),
-    row("probe.early_freeze", Form::Flag, "with `select.solver` `exact` or `greedy`, stop training groups that clearly miss the budget"),
+    row("probe.early_freeze", Form::Flag, "with `select.solver` `exact` or `greedy`, stop training groups that clearly miss the budget, from the fourth measurement on"),
     row("probe.resamples", Form::Count, "bootstrap draws for the intervals"),
     row("probe.confidence", Form::Number, "coverage of the intervals"),
     row("select", Form::Section, "how groups are chosen"),
     row("select.method", Form::Words(Method::WORDS), "the rule"),
     row("select.budget", Form::Budget, "parameters to keep besides the head: a count, or a share of the model"),
+    row("select.order", Form::WordList(ModuleKind::WORDS), "method `budget`: kinds in the order in which the budget is spent on them, the others after them; an empty list lets all compete at once"),
+    row("select.per_nat", OPTIONAL_NUMBER, "method `budget`: after the first of these kinds, fill up to so many parameters for each nat in the training rows, which is their labels or learned tokens times the untrained loss; `null` fills the budget"),
     row("select.solver", Form::Words(Solver::WORDS), "method `budget`: the set of groups worth most one by one, worth most together (needs `gauss-newton` or `full`), with the greatest slopes, or by influence"),
     row("select.psi", Form::Number, "method `psi`: keep groups with psi times the least influence of the base weights"),
     row("select.top", Form::Count, "method `top`: number of groups to keep"),

@@ -22,7 +22,7 @@ impl Recipe {
     /// ```
     /// use autopeft::recipe::Recipe;
     /// let horizon = Recipe::default().horizon(1600); // 3 epochs of 100 steps
-    /// assert_eq!((horizon.probe, horizon.after), (60, 240));
+    /// assert_eq!((horizon.probe, horizon.after), (24, 276));
     /// ```
     pub fn horizon(&self, rows: usize) -> Horizon {
         let total = self.total_steps(rows);

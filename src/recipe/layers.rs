@@ -237,7 +237,10 @@ impl<'a> Layers<'a> {
         let hint = value
             .as_str()
             .and_then(|word| suggest::nearest(word, form.words().iter().copied()));
-        let hint = hint.map(|word| format!("did you mean `{word}`?"));
+        let hint = hint.map(|word| match form {
+            Form::WordList(_) => format!("did you mean `[{word}]`?"),
+            _ => format!("did you mean `{word}`?"),
+        });
         self.fault(
             path,
             origin,

@@ -1,5 +1,7 @@
 //! What the types cannot say about single keys: ranges, the form of the budget, regular expressions.
 
+use std::collections::HashSet;
+
 use regex::Regex;
 
 use super::Recipe;
@@ -187,6 +189,16 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             "probe.confidence",
             is_share(probe.confidence),
             "must lie between 0 and 1",
+        ),
+        (
+            "select.order",
+            select.order.iter().collect::<HashSet<_>>().len() == select.order.len(),
+            "must name no kind twice",
+        ),
+        (
+            "select.per_nat",
+            select.per_nat.is_none_or(is_positive),
+            "must be greater than 0",
         ),
         (
             "select.psi",

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::words::{
     After, BiasStyle, BottleneckStyle, DeviceChoice, Dtype, Estimator, Grouping, Learned,
-    LearningRates, Method, NonLinearity, Pooling, Schedule, Solver, Target, Targets, TaskKind,
+    LearningRates, Method, ModuleKind, NonLinearity, Pooling, Schedule, Solver, Target, Targets,
+    TaskKind,
 };
 
 /// Everything a run needs to know.
@@ -335,7 +336,7 @@ pub struct Probe {
 impl Default for Probe {
     fn default() -> Self {
         Self {
-            steps: 60,
+            steps: 24,
             burn_in: 0.2,
             head_warmup: 100,
             every: 6,
@@ -360,6 +361,10 @@ pub struct Select {
     /// Parameters to keep besides the head: a count, or a share of the model with `%`.
     #[serde(deserialize_with = "text_or_number")]
     pub budget: String,
+    /// Kinds in the order in which the budget is spent on them, before all others.
+    pub order: Vec<ModuleKind>,
+    /// Parameters for each nat in the training rows, up to which it is filled after the first kind; `None` fills it.
+    pub per_nat: Option<f64>,
     /// Whose set within the budget is the rule's.
     pub solver: Solver,
     /// Factor of `psi`.
@@ -383,6 +388,8 @@ impl Default for Select {
         Self {
             method: Method::default(),
             budget: "0.3%".to_owned(),
+            order: vec![ModuleKind::Norm, ModuleKind::Lora],
+            per_nat: Some(4.0),
             solver: Solver::default(),
             psi: 10.0,
             top: 10,

@@ -2,6 +2,7 @@
 //!
 //! A word is written once, here; YAML, `--set`, flags, help and error messages all read it from the enum.
 
+use autopeft_adapters::Kind;
 use serde::{Deserialize, Serialize};
 
 /// Defines an enum whose variants have a spelling: serde names, `WORDS`, `ALL`, `as_str`, `Display` and `FromStr`.
@@ -126,6 +127,32 @@ words! {
         Houlsby = "houlsby",
         /// One a layer, beside the feed-forward block.
         Parallel = "parallel",
+    }
+}
+
+words! {
+    /// A kind of module that competes for the budget.
+    ModuleKind {
+        /// Low-rank updates of linear layers.
+        Lora = "lora",
+        /// Biases of linear layers.
+        Bias = "bias",
+        /// Gains and offsets of norms.
+        #[default]
+        Norm = "norm",
+        /// Bottleneck adapters.
+        Bottleneck = "bottleneck",
+    }
+}
+
+impl From<ModuleKind> for Kind {
+    fn from(kind: ModuleKind) -> Self {
+        match kind {
+            ModuleKind::Lora => Self::Lora,
+            ModuleKind::Bias => Self::Bias,
+            ModuleKind::Norm => Self::Norm,
+            ModuleKind::Bottleneck => Self::Bottleneck,
+        }
     }
 }
 

@@ -54,6 +54,7 @@ fn comment(path: &str) -> String {
     };
     match key.form {
         Form::Words(words) if words.len() > 1 => format!("{} ({})", key.meaning, words.join(" | ")),
+        Form::WordList(words) => format!("{} (a list of {})", key.meaning, words.join(" | ")),
         Form::WordsOrPatterns(words) => format!("{} ({} | a list)", key.meaning, words.join(" | ")),
         Form::Device => format!("{} (auto | cpu | cuda | cuda:N | metal)", key.meaning),
         _ => key.meaning.to_owned(),

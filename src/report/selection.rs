@@ -32,6 +32,9 @@ pub struct SelectionReport {
     pub method: String,
     /// Parameters that may be kept beside the head, where the rule has a budget.
     pub budget: Option<usize>,
+    /// Parameters that the training rows determine, where that is less and cut the choice short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determined: Option<usize>,
     /// Parameters of the superset, the head apart.
     pub superset_parameters: usize,
     /// Parameters kept, the head apart.

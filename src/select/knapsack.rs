@@ -76,6 +76,30 @@ impl Packing {
             optimal,
         }
     }
+
+    /// Both sets, which share no item; optimal if each is.
+    pub fn with(mut self, other: Self) -> Self {
+        self.chosen.extend(other.chosen);
+        self.chosen.sort_unstable();
+        Self {
+            chosen: self.chosen,
+            value: self.value + other.value,
+            parameters: self.parameters + other.parameters,
+            optimal: self.optimal && other.optimal,
+        }
+    }
+}
+
+impl Default for Packing {
+    /// The empty set.
+    fn default() -> Self {
+        Self {
+            chosen: Vec::new(),
+            value: 0.0,
+            parameters: 0,
+            optimal: true,
+        }
+    }
 }
 
 /// The most valuable set of items within `capacity` parameters.

@@ -4,7 +4,7 @@
 //! use autopeft::select::{Candidate, Method, SelectOptions, SelectionInput, Solver, select};
 //! let group = |name: &str, parameters, value: f64| Candidate {
 //!     name: name.into(), parameters, value, influence: 2.0 * value / parameters as f64, slope: value,
-//!     always: name == "head", frozen_early: false,
+//!     always: name == "head", turn: 0, frozen_early: false,
 //! };
 //! let input = SelectionInput {
 //!     candidates: vec![group("head", 100, 0.0), group("lora", 60, 7.0), group("bias", 50, 5.0), group("norm", 50, 5.0)],
@@ -213,16 +213,18 @@ fn within_budget(
 
     let mut slopes = items.clone();
     (order.iter()).for_each(|&index| slopes[index].value = candidates[index].slope);
-    let slope = knapsack::exact(&slopes, capacity, &options.limits);
-    let exact = knapsack::exact(&items, capacity, &options.limits);
-    let greedy = knapsack::greedy(&items, capacity);
+    let turns = Turns { input, capacity };
+    let exactly = |items: &[Item], room| knapsack::exact(items, room, &options.limits);
+    let slope = turns.pack(&slopes, exactly)?;
+    let exact = turns.pack(&items, exactly)?;
+    let greedy = turns.pack(&items, knapsack::greedy)?;
     let mut notes = Vec::new();
     if !exact.optimal {
         notes.push(
             "the search for the most valuable set was cut short: it may not be the best".to_owned(),
         );
     }
-    let model = match set_model(input, options) {
+    let model = match set_model(input, &[], options) {
         Ok(model) => model,
         Err(error) if solver == Solver::Coupled => return Err(error),
         Err(error) => {
@@ -234,10 +236,13 @@ fn within_budget(
         return Err(SelectError::NoCoupling);
     }
 
-    let coupled = model.as_ref().map(|model| {
-        let starts: [&[usize]; 2] = [&exact.chosen, &greedy.chosen];
-        model.select(&items, order, capacity, &starts, &options.coupled)
-    });
+    let coupled = match model {
+        Some(_) => {
+            let starts = [exact.chosen.as_slice(), greedy.chosen.as_slice()];
+            Some(turns.search(&items, order, starts, options)?)
+        }
+        None => None,
+    };
     let value = |chosen: &[usize]| {
         let values = chosen.iter().map(|&index| candidates[index].value);
         values.sum::<f64>()
@@ -251,15 +256,9 @@ fn within_budget(
         (Solver::Exact, exact),
         (Solver::Greedy, greedy),
     ];
-    if let Some(set) = coupled {
-        let value = value(&set.chosen);
-        let packing = Packing {
-            chosen: set.chosen,
-            value,
-            parameters: set.parameters,
-            optimal: set.locally_optimal,
-        };
-        found.push((Solver::Coupled, packing));
+    if let Some(coupled) = coupled {
+        let value = value(&coupled.chosen);
+        found.push((Solver::Coupled, Packing { value, ..coupled }));
     }
     let used = found
         .iter()
@@ -273,6 +272,20 @@ fn within_budget(
         (Reason::WithinBudget, Reason::OverBudget),
     );
     selection.budget = Some(capacity);
+    if let Some(limit) = turns.limit(&kept) {
+        for (decision, candidate) in selection.groups.iter_mut().zip(candidates) {
+            if decision.reason == Reason::OverBudget && candidate.turn > 0 {
+                decision.reason = Reason::Undetermined;
+                selection.determined = Some(limit);
+            }
+        }
+    }
+    if let Some(count) = selection.determined {
+        notes.push(format!(
+            "what the training rows have to say is enough for {count} parameters: after its first turn the budget of \
+             {capacity} is filled no further"
+        ));
+    }
     selection.notes = notes;
     selection.sets = found
         .into_iter()
@@ -301,9 +314,99 @@ fn within_budget(
     Ok(selection)
 }
 
-/// The set values, if the whole curvature was measured.
+/// A budget that is spent on the groups turn by turn.
+struct Turns<'a> {
+    input: &'a SelectionInput,
+    capacity: usize,
+}
+
+impl Turns<'_> {
+    /// Whether a group has this turn.
+    fn has(&self, turn: usize, index: usize) -> bool {
+        (self.input.candidates.get(index)).is_some_and(|candidate| candidate.turn == turn)
+    }
+
+    /// Where later turns end, if that is before the budget: at what the training rows determine, once the first turn has kept something.
+    fn limit(&self, kept: &[usize]) -> Option<usize> {
+        let determined = self.input.determined?;
+        let is_limit = determined < self.capacity && kept.iter().any(|index| self.has(0, *index));
+        is_limit.then_some(determined)
+    }
+
+    /// Adds, turn by turn, what is chosen for the room that is left beside the set so far.
+    fn spend(
+        &self,
+        mut choose: impl FnMut(usize, &Packing, usize) -> Result<Packing, SelectError>,
+    ) -> Result<Packing, SelectError> {
+        let mut turns: Vec<usize> = (self.input.candidates.iter())
+            .map(|candidate| candidate.turn)
+            .collect();
+        turns.sort_unstable();
+        turns.dedup();
+        let mut set = Packing::default();
+        for turn in turns {
+            let end = self.limit(&set.chosen).unwrap_or(self.capacity);
+            let room = end.saturating_sub(set.parameters);
+            let added = choose(turn, &set, room)?;
+            set = set.with(added);
+        }
+        Ok(set)
+    }
+
+    /// The set by the items' values.
+    fn pack(
+        &self,
+        items: &[Item],
+        pack: impl Fn(&[Item], usize) -> Packing,
+    ) -> Result<Packing, SelectError> {
+        self.spend(|turn, _, room| {
+            // Without a value an item is not chosen.
+            let value = |index, item: &Item| match self.has(turn, index) {
+                true => item.value,
+                false => 0.0,
+            };
+            let items: Vec<Item> = (items.iter().enumerate())
+                .map(|(index, item)| Item {
+                    value: value(index, item),
+                    ..*item
+                })
+                .collect();
+            Ok(pack(&items, room))
+        })
+    }
+
+    /// The set by the value of groups together, in which the turns before count as given.
+    fn search(
+        &self,
+        items: &[Item],
+        order: &[usize],
+        starts: [&[usize]; 2],
+        options: &SelectOptions,
+    ) -> Result<Packing, SelectError> {
+        self.spend(|turn, given, room| {
+            let of_turn = |set: &[usize]| -> Vec<usize> {
+                let set = set.iter().copied();
+                set.filter(|index| self.has(turn, *index)).collect()
+            };
+            let model =
+                set_model(self.input, &given.chosen, options)?.ok_or(SelectError::NoCoupling)?;
+            let starts = starts.map(of_turn);
+            let starts = starts.each_ref().map(Vec::as_slice);
+            let set = model.select(items, &of_turn(order), room, &starts, &options.coupled);
+            Ok(Packing {
+                chosen: set.chosen,
+                value: set.value,
+                parameters: set.parameters,
+                optimal: set.locally_optimal,
+            })
+        })
+    }
+}
+
+/// The set values, where these are `given` beside what is always kept, if the whole curvature was measured.
 fn set_model(
     input: &SelectionInput,
+    given: &[usize],
     options: &SelectOptions,
 ) -> Result<Option<SetModel>, SelectError> {
     if input.terms.is_empty() {
@@ -311,7 +414,7 @@ fn set_model(
     }
     let candidates = &input.candidates;
     let always: Vec<usize> = (0..candidates.len())
-        .filter(|&index| candidates[index].always)
+        .filter(|index| candidates[*index].always || given.contains(index))
         .collect();
     SetModel::new(
         &input.terms,

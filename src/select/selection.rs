@@ -25,6 +25,9 @@ pub struct Candidate {
     pub slope: f64,
     /// The task head: kept whatever its score, and outside the budget.
     pub always: bool,
+    /// When a budget is spent on it: after all of a lower number.
+    #[serde(default)]
+    pub turn: usize,
     /// Stopped training during the probe, so it can no longer be kept.
     pub frozen_early: bool,
 }
@@ -38,6 +41,9 @@ pub struct SelectionInput {
     pub base_parameters: usize,
     /// Influence per parameter of base weights that were measured but not trained, for [`Method::Psi`].
     pub references: Vec<f64>,
+    /// Parameters that the training rows determine: after the first turn that keeps anything, a budget is filled no further. `None`
+    /// fills it.
+    pub determined: Option<usize>,
     /// Measurements with the whole curvature, over the candidates in their order, for the coupled set; may be empty.
     pub terms: Vec<Term>,
 }
@@ -112,6 +118,8 @@ pub enum Reason {
     WithinThreshold,
     /// Dropped: not in the best set within the budget.
     OverBudget,
+    /// Dropped: not in the best set of as many parameters as the training rows determine.
+    Undetermined,
     /// Dropped: beyond the chosen prefix.
     BeyondPrefix,
     /// Dropped: not clearly more influential than base weights.
@@ -140,6 +148,7 @@ impl fmt::Display for Reason {
             Self::WithinTop => "among the top",
             Self::WithinThreshold => "within the share",
             Self::OverBudget => "over the budget",
+            Self::Undetermined => "more than the rows determine",
             Self::BeyondPrefix => "beyond the prefix",
             Self::BelowReference => "below the base weights",
             Self::BelowTop => "not among the top",
@@ -205,6 +214,9 @@ pub struct Selection {
     /// The budget in parameters, if the rule has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<usize>,
+    /// Parameters that the training rows determine, where that is less than the budget and cut the choice short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determined: Option<usize>,
     /// One decision a candidate, in their order.
     pub groups: Vec<Decision>,
     /// Parameters of the kept groups, without the always kept ones.
@@ -238,6 +250,7 @@ impl Selection {
         let mut selection = Self {
             method,
             budget: None,
+            determined: None,
             groups: Vec::with_capacity(input.candidates.len()),
             parameters: 0,
             always_parameters: 0,
@@ -278,6 +291,7 @@ impl Selection {
         let reasons = (Reason::InWinner, Reason::OutsideWinner);
         let mut selection = Self::new(self.method, input, kept, reasons);
         selection.budget = self.budget;
+        selection.determined = self.determined;
         selection.sets.clone_from(&self.sets);
         for set in &mut selection.sets {
             set.used = false;

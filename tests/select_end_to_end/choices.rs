@@ -1,6 +1,6 @@
 //! What the rules, estimators and settings of a recipe do to a result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use autopeft::groups::locate;
@@ -251,6 +251,83 @@ fn a_head_for_other_labels_is_made_anew() {
     let report = bench.report(&[]);
     assert_eq!(report.data.labels, ["0", "1"]);
     assert_eq!(report.model.fresh, ["classifier"]);
+}
+
+/// Parameters of the kept groups of each kind, the head apart.
+fn by_kind(report: &SelectionReport) -> BTreeMap<Kind, usize> {
+    let mut sizes = BTreeMap::new();
+    for group in report
+        .groups
+        .iter()
+        .filter(|group| group.kept && group.kind != Kind::Head)
+    {
+        *sizes.entry(group.kind).or_default() += group.parameters;
+    }
+    sizes
+}
+
+#[test]
+fn the_budget_is_spent_on_kinds_in_their_order_by_every_solver() {
+    for solver in ["slope", "coupled", "exact", "greedy"] {
+        let solver = format!("select.solver={solver}");
+        let of = |order: &str, budget: usize| {
+            let budget = format!("select.budget={budget}");
+            by_kind(&Bench::new().report(&[&solver, order, &budget]))
+        };
+        let all = of("select.order=[]", 6_700);
+        assert_eq!(
+            all.keys().copied().collect::<Vec<_>>(),
+            [Kind::Lora, Kind::Bias, Kind::Norm]
+        );
+        let (norms, biases) = (all[&Kind::Norm], all[&Kind::Bias]);
+        let norms_alone = of("select.order=[norm]", norms);
+        assert_eq!(
+            norms_alone,
+            BTreeMap::from([(Kind::Norm, norms)]),
+            "{solver}"
+        );
+        let then_biases = of("select.order=[norm, bias]", norms + biases);
+        let both = BTreeMap::from([(Kind::Norm, norms), (Kind::Bias, biases)]);
+        assert_eq!(then_biases, both, "{solver}");
+    }
+}
+
+#[test]
+fn after_the_first_kind_the_budget_is_filled_as_far_as_the_rows_determine() {
+    let of = |per_nat: &str| {
+        let settings = ["select.order=[norm]", "select.budget=6000", per_nat];
+        Bench::new().report(&settings)
+    };
+    let (full, cut, none) = (
+        of("select.per_nat=null"),
+        of("select.per_nat=40"),
+        of("select.per_nat=0.01"),
+    );
+    // Three classes, and a head that has just been drawn: some ln 3 for each training row.
+    let untrained = cut
+        .held_out
+        .iter()
+        .find(|value| value.stage == Stage::Untrained)
+        .unwrap();
+    let nats = untrained.evaluation.loss * cut.data.train as f64;
+    assert_eq!(cut.determined, Some((40.0 * nats) as usize));
+    assert!(cut.kept_parameters <= cut.determined.unwrap());
+    assert!(cut.kept_parameters < full.kept_parameters);
+    assert!(by_kind(&cut).len() > 1);
+    let left = |report: &SelectionReport| {
+        let dropped = report.groups.iter().filter(|group| !group.kept);
+        dropped
+            .filter(|group| group.reason == "more than the rows determine")
+            .count()
+    };
+    assert!(left(&cut) > 0);
+    assert_eq!((left(&full), full.determined), (0, None));
+    // The first kind is not cut.
+    assert_eq!(
+        by_kind(&none).keys().copied().collect::<Vec<_>>(),
+        [Kind::Norm]
+    );
+    assert_eq!(by_kind(&none)[&Kind::Norm], by_kind(&full)[&Kind::Norm]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn group(name: &str, parameters: usize, value: f64) -> Candidate {
         influence: 2.0 * value / parameters as f64,
         slope: value,
         always: name == "head",
+        turn: 0,
         frozen_early: false,
     }
 }
@@ -33,6 +34,7 @@ fn input() -> SelectionInput {
         ],
         base_parameters: 100_000,
         references: vec![0.01, 0.002],
+        determined: None,
         terms: Vec::new(),
     }
 }
@@ -242,6 +244,7 @@ fn all_sets_are_reported_with_both_values() {
             group("b", 10, 0.5),
             group("c", 10, 0.125),
         ],
+        determined: None,
         base_parameters: 1_000,
         references: Vec::new(),
         terms: vec![Term {
@@ -413,4 +416,95 @@ proptest! {
             Err(error) => prop_assert!(error.is_answer_no() && (size > capacity || value == 0.0)),
         }
     }
+}
+
+/// First `b` and `c`, then `a`, then the others.
+fn by_turns() -> SelectionInput {
+    let mut input = input();
+    for candidate in &mut input.candidates {
+        candidate.turn = match candidate.name.as_str() {
+            "b" | "c" => 0,
+            "a" => 1,
+            _ => 7,
+        };
+    }
+    input
+}
+
+#[test]
+fn a_budget_is_spent_on_earlier_turns_before_what_is_worth_more() {
+    for solver in [Solver::Exact, Solver::Greedy, Solver::Slope] {
+        let kept_of = |count| {
+            let method = budget(count, solver);
+            let selection = select(&by_turns(), method, &SelectOptions::default()).unwrap();
+            kept(&selection).join(" ")
+        };
+        assert_eq!(kept_of(60), "head b", "{solver:?}");
+        // What an earlier turn cannot use is the next one's.
+        assert_eq!(kept_of(110), "head b a");
+        assert_eq!(kept_of(210), "head b a c");
+        assert_eq!(kept_of(610), "d head b a c");
+        // Of the first turn nothing fits.
+        assert_eq!(kept_of(50), "head a");
+    }
+}
+
+#[test]
+fn the_coupled_search_counts_earlier_turns_as_given() {
+    // `a` does what `b` does and is worth more; `d` is weak and by itself.
+    let candidates = [("b", 0), ("a", 1), ("d", 1)].map(|(name, turn)| Candidate {
+        turn,
+        ..group(name, 10, 1.0)
+    });
+    let mut input = SelectionInput {
+        candidates: candidates.into(),
+        base_parameters: 1_000,
+        references: Vec::new(),
+        determined: None,
+        terms: vec![Term {
+            slope: vec![1.9, 2.0, 0.9],
+            curvature: vec![1.0, 0.95, 0.0, 0.95, 1.0, 0.0, 0.0, 0.0, 1.0],
+        }],
+    };
+    let kept_of = |input: &SelectionInput| {
+        let method = budget(20, Solver::Coupled);
+        let selection = select(input, method, &SelectOptions::default()).unwrap();
+        kept(&selection).join(" ")
+    };
+    assert_eq!(kept_of(&input), "b d");
+    input.candidates[0].turn = 1;
+    assert_eq!(kept_of(&input), "a d");
+}
+
+#[test]
+fn after_the_first_turn_a_budget_is_filled_as_far_as_the_rows_determine() {
+    let select_of = |input: SelectionInput, determined| {
+        let input = SelectionInput {
+            determined: Some(determined),
+            ..input
+        };
+        let method = budget(210, Solver::Exact);
+        select(&input, method, &SelectOptions::default()).unwrap()
+    };
+    let kept_of = |input, determined| kept(&select_of(input, determined)).join(" ");
+    assert_eq!(kept_of(by_turns(), 1_000), "head b a c");
+    // `b` and `c` have 160, with `a` 210.
+    assert_eq!(kept_of(by_turns(), 210), "head b a c");
+    assert_eq!(kept_of(by_turns(), 209), "head b c");
+    assert_eq!(kept_of(by_turns(), 1), "head b c");
+
+    let cut = select_of(by_turns(), 209);
+    assert_eq!(cut.determined, Some(209));
+    assert_eq!(reason(&cut, "a"), Reason::Undetermined);
+    assert!(cut.notes[0].contains("209"), "{:?}", cut.notes);
+    assert_eq!(select_of(by_turns(), 210).determined, None);
+    let at_once = select_of(input(), 1);
+    assert_eq!((at_once.determined, at_once.parameters), (None, 210));
+
+    // With nothing in the first turn, something has to be chosen.
+    let mut late = by_turns();
+    late.candidates
+        .iter_mut()
+        .for_each(|candidate| candidate.turn += 1);
+    assert_eq!(kept_of(late, 1), "head b a c");
 }
