@@ -195,7 +195,7 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
         .map(|(_, score)| score.influence)
         .collect();
     let per_nat = prepared.recipe.select.per_nat;
-    let nats = per_nat.and_then(|per_nat| Some(per_nat * nats(prepared, measured)?));
+    let determined = per_nat.and_then(|per_nat| Some(per_nat * nats(prepared, measured)?));
     let mut terms = Vec::new();
     for measurement in &measured.outcome.measurements {
         let coupled = measurement.coupled().map_err(|_| SelectError::NoCoupling)?;
@@ -207,7 +207,7 @@ pub fn selection_input(prepared: &Prepared<'_>, measured: &Measured) -> Result<S
         candidates: list,
         base_parameters: prepared.base.num_parameters(),
         references,
-        determined: nats.map(|parameters| parameters as usize),
+        determined: determined.map(|parameters| parameters as usize),
         terms,
     })
 }

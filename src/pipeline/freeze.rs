@@ -1,5 +1,7 @@
 //! Which groups stop training before the probe ends, since they will hardly be selected.
 
+use std::collections::BTreeSet;
+
 use super::choose;
 use super::measure::scores;
 use super::prepare::Prepared;
@@ -68,9 +70,7 @@ impl<'a> EarlyFreezing<'a> {
     ) -> Result<Vec<usize>> {
         let scores = scores(self.prepared, measurements, &self.sizes)?;
         let options = FreezeOptions::default();
-        let mut turns: Vec<usize> = self.turns.iter().copied().flatten().collect();
-        turns.sort_unstable();
-        turns.dedup();
+        let turns: BTreeSet<usize> = self.turns.iter().copied().flatten().collect();
         let (mut lost, mut room) = (Vec::new(), budget);
         for turn in turns {
             let others: Vec<bool> = (self.turns.iter()).map(|own| *own != Some(turn)).collect();

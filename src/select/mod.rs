@@ -10,6 +10,7 @@ mod method;
 mod pareto;
 mod selection;
 mod sweep;
+mod turns;
 
 pub use budget::{Budget, BudgetError};
 pub use coupled::{CoupledOptions, Damping, Gain, SetModel, Term};
