@@ -323,7 +323,7 @@ impl At<'_> {
             if ledger.has(&key) {
                 continue;
             }
-            let recipe = self.without_probe(budget, &[], ledger)?;
+            let recipe = self.without_probe(budget, &[], false, ledger)?;
             let bench = Bench::new(&recipe, self.task.test_rows)?;
             let model = self.arguments.models.join(&self.task.model);
             let (cut, whole) = cut::cut(&model, transfer.layers, &self.arguments.out)?;
@@ -354,14 +354,14 @@ impl At<'_> {
             if ledger.has(&key) {
                 continue;
             }
-            let recipe = self.without_probe(budget, &[], ledger)?;
+            let recipe = self.without_probe(budget, &[], fitted, ledger)?;
             let bench = Bench::new(&recipe, self.task.test_rows)?;
             let capacity = bench.capacity(budget)?;
             let changes = mix.changes(&bench.prepared.groups, capacity);
             if changes.is_empty() {
                 self.train(&bench, key, mix, capacity, fitted, ledger)?;
             } else {
-                let recipe = self.without_probe(budget, &changes, ledger)?;
+                let recipe = self.without_probe(budget, &changes, fitted, ledger)?;
                 let bench = Bench::new(&recipe, self.task.test_rows)?;
                 self.train(&bench, key, mix, capacity, fitted, ledger)?;
             }
@@ -390,7 +390,7 @@ impl At<'_> {
             if ledger.has(&key) {
                 continue;
             }
-            let recipe = self.without_probe(budget, &[], ledger)?;
+            let recipe = self.without_probe(budget, &[], false, ledger)?;
             let bench = Bench::new(&recipe, self.task.test_rows)?;
             let seed = self.seed * 1000 + draw as u64;
             let kept = choice::by_lot(&bench.prepared.groups, bench.capacity(budget)?, seed);
@@ -399,8 +399,15 @@ impl At<'_> {
         Ok(())
     }
 
-    /// A recipe that trains from beginning to end, for as long as a selection takes with its measurements.
-    fn without_probe(self, budget: &str, changes: &[String], ledger: &Ledger) -> Result<Recipe> {
+    /// A recipe that trains from beginning to end, for as long as a selection takes with its measurements. What it ends with are
+    /// its last values; `fitted` averages them as after a selection.
+    fn without_probe(
+        self,
+        budget: &str,
+        changes: &[String],
+        fitted: bool,
+        ledger: &Ledger,
+    ) -> Result<Recipe> {
         let steps = match &self.setting.equal_to {
             None => self.steps(),
             Some(arm) => ledger.steps(&self.key(arm, budget)).with_context(|| {
@@ -408,6 +415,9 @@ impl At<'_> {
             })?,
         };
         let mut all = vec![format!("train.steps={steps}")];
+        if !fitted {
+            all.push("train.average=0".to_owned());
+        }
         all.extend_from_slice(changes);
         self.recipe(&all)
     }

@@ -34,7 +34,7 @@ pub struct Setting {
     /// Arms without a measurement.
     #[serde(default)]
     pub uniform: Vec<Mix>,
-    /// The same with the height of the rates fitted on the way.
+    /// The same with the height of the rates fitted on the way and the last values averaged, as after a selection.
     #[serde(default)]
     pub fitted: Vec<Mix>,
     /// Draws of random groups.

@@ -74,7 +74,7 @@ def main():
             "train.steps": args.steps, "train.epochs": "null", "train.batch_size": args.batch, "probe.steps": args.probe_steps, "probe.every": args.probe_every,
             "probe.examples": args.examples, "superset.lora.rank_blocks": "[8]", "probe.early_freeze": "false",
             "probe.head_warmup": 20, "probe.learning_rates": "hi-dlr", "select.solver": "coupled", "select.refit": 0,
-            "select.after": "continue",
+            "select.after": "continue", "train.average": 0,
         }
         command = [
             args.program, "select", "--model", model, "--data", args.data, "--validation", args.validation,

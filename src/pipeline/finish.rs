@@ -13,7 +13,7 @@ use crate::groups::Group;
 use crate::interrupt::Interrupt;
 use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
-use crate::train::Trainer;
+use crate::train::{Average, Trainer};
 
 /// Where the training goes on.
 pub enum Start<'s, 'a> {
@@ -42,7 +42,14 @@ pub fn run<'a>(
         }
         Start::Probe(trainer) => begin(prepared, measured, kept, trainer, None)?,
     };
-    go_on(measured, fitted, last_step(prepared), recorder, interrupt)?;
+    go_on(
+        prepared,
+        measured,
+        fitted,
+        last_step(prepared),
+        recorder,
+        interrupt,
+    )?;
     if !measured.interrupted() {
         held_out(prepared, measured, Stage::Trimmed, recorder)?;
     }
@@ -76,11 +83,12 @@ pub fn train_set(
         heights: prepared.height_fit(every, 0..whole, 1.0)?,
         trainer,
     };
-    go_on(measured, fitted, whole, recorder, interrupt)
+    go_on(prepared, measured, fitted, whole, recorder, interrupt)
 }
 
-/// Trains until `whole` steps are taken.
+/// Trains until `whole` steps are taken, and leaves the mean of the last values (`train.average`).
 fn go_on(
+    prepared: &Prepared<'_>,
     measured: &mut Measured,
     mut fitted: FittedTrainer<'_>,
     whole: usize,
@@ -88,6 +96,7 @@ fn go_on(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let steps = whole.saturating_sub(fitted.trainer.step());
+    let mut average = Average::over(prepared.recipe.train.average, steps);
     recorder.progress.start("train", Some(steps));
     for step in 1..=steps {
         if interrupt.is_raised() {
@@ -97,7 +106,9 @@ fn go_on(
         let report = fitted.advance()?;
         recorder.step("train", step, &report)?;
         measured.steps += 1;
+        average.step(step, fitted.trainer.trained())?;
     }
+    average.put()?;
     recorder.progress.finish();
     measured.rates = fitted.trainer.rates().to_vec();
     measured.fits += fitted.fits();

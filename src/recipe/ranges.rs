@@ -163,6 +163,11 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             "must be at least 0 and less than 1",
         ),
         (
+            "train.average",
+            is_fraction(train.average),
+            "must be at least 0 and less than 1",
+        ),
+        (
             "train.clip",
             is_not_negative(train.clip),
             "must not be negative; 0 clips nothing",

@@ -277,6 +277,8 @@ pub struct Train {
     pub warmup: f64,
     /// How the rate moves afterwards.
     pub schedule: Schedule,
+    /// Share of the steps at the end of a set's training over which the values are averaged.
+    pub average: f64,
     /// Largest norm of the gradient; 0 clips nothing.
     pub clip: f64,
 }
@@ -298,6 +300,7 @@ impl Default for Train {
             epsilon: 1e-8,
             warmup: 0.06,
             schedule: Schedule::default(),
+            average: 0.5,
             clip: 1.0,
         }
     }

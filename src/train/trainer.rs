@@ -124,6 +124,11 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
+    /// What it trains at present.
+    pub fn trained(&self) -> &[Arc<Parameter>] {
+        self.optimizer.parameters()
+    }
+
     /// Learning rate of each group, before the schedule's factor.
     pub fn rates(&self) -> &[f64] {
         &self.rates

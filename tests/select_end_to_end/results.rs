@@ -42,6 +42,20 @@ fn a_result_has_exactly_its_files_and_leaves_nothing_beside_it() {
 }
 
 #[test]
+fn the_adapter_is_the_mean_of_the_last_values() {
+    let adapter = |average: &str| {
+        let bench = Bench::new();
+        let report = bench.report(&["train.steps=16", average]);
+        assert_eq!(report.held_out.last().unwrap().steps, 2 + 6 + 10);
+        fs::read(bench.out().join("adapter_model.safetensors")).unwrap()
+    };
+    let last = adapter("train.average=0");
+    // Of the ten steps after the probe, the mean of one and of five.
+    assert_eq!(adapter("train.average=0.1"), last);
+    assert_ne!(adapter("train.average=0.5"), last);
+}
+
+#[test]
 fn the_report_names_every_group_with_a_reason() {
     let bench = Bench::new();
     let told = bench.report(&[]);
