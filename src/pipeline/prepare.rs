@@ -1,5 +1,6 @@
 //! From a recipe to a model with its superset attached, groups, and rows as token numbers.
 
+mod reach;
 mod trainers;
 
 use autopeft_adapters::{
@@ -55,9 +56,7 @@ impl<'r> Prepared<'r> {
         let budget = super::choose::limit(recipe, opened.base.num_parameters())?;
         let data = TaskRows::read(recipe, &opened.base, opened.max_length, recorder)?;
         let superset = superset(recipe, recorder.progress)?;
-        let prepared = opened.attach(recipe, data, superset, recorder)?;
-        check_budget(budget, &prepared.groups)?;
-        Ok(prepared)
+        opened.attach(recipe, data, superset, budget, recorder)
     }
 
     /// Numbers in the superset, the head and reference groups apart.
@@ -131,12 +130,13 @@ impl Opened {
         })
     }
 
-    /// Attaches a superset, and puts it into the recipe's groups.
+    /// Attaches a superset, and puts into the recipe's groups what of it a budget can reach.
     pub(super) fn attach<'r>(
         self,
         recipe: &'r Recipe,
         data: TaskRows,
         superset: Superset,
+        budget: Option<usize>,
         recorder: &Recorder<'_>,
     ) -> Result<Prepared<'r>> {
         let Self {
@@ -160,6 +160,11 @@ impl Opened {
             &grouping(&recipe.probe.grouping)?,
             recipe.superset.lora.split,
         );
+        check_budget(budget, &groups)?;
+        let groups = match budget {
+            Some(budget) => reach::within(recipe, groups, budget, recorder.progress),
+            None => groups,
+        };
         check_head(recipe, &adapters.fresh(), &base)?;
         if base.text.is_mean_pooled && labels.is_some() && may_pool_by_mean(recipe) {
             recorder.progress.note(&format!(

@@ -182,7 +182,7 @@ fn prepare<'r>(
         base: false,
         ..superset(recipe, recorder.progress)?
     };
-    let prepared = opened.attach(recipe, data, superset, recorder)?;
+    let prepared = opened.attach(recipe, data, superset, None, recorder)?;
     let (from, to) = (origin.report.num_layers(), prepared.base.config.num_layers);
     let kept = groups::transfer(&origin.kept(), from, &prepared.groups, to)?;
     let chosen = (prepared.groups.iter().zip(&kept))

@@ -293,6 +293,33 @@ fn the_budget_is_spent_on_kinds_in_their_order_by_every_solver() {
 }
 
 #[test]
+fn a_first_kind_that_is_more_than_the_budget_is_measured_alone() {
+    let kinds = |settings: &[&str]| -> (BTreeSet<Kind>, SelectionReport) {
+        let report = Bench::new().report(settings);
+        let groups = (report.groups.iter()).filter(|group| group.kind != Kind::Head);
+        (groups.map(|group| group.kind).collect(), report)
+    };
+    let all = BTreeSet::from([Kind::Lora, Kind::Bias, Kind::Norm]);
+    let (attached, whole) = kinds(&["select.order=[norm]", "select.budget=6700"]);
+    assert_eq!(attached, all);
+    let norms = by_kind(&whole)[&Kind::Norm];
+
+    let budget = format!("select.budget={}", norms - 1);
+    let (attached, tight) = kinds(&["select.order=[norm]", &budget]);
+    assert_eq!(attached, BTreeSet::from([Kind::Norm]));
+    assert!(tight.kept_parameters > 0 && tight.kept_parameters < norms);
+    // All compete; no group of the first kind fits; sets of the others take part in a race.
+    for settings in [
+        ["select.order=[]", "select.race=0"],
+        ["select.order=[norm]", "probe.grouping=[LayerNorm]"],
+        ["select.order=[norm]", "select.race=2"],
+    ] {
+        let (attached, _) = kinds(&[settings[0], settings[1], &budget]);
+        assert_eq!(attached, all, "{settings:?}");
+    }
+}
+
+#[test]
 fn after_the_first_kind_the_budget_is_filled_as_far_as_the_rows_determine() {
     let with = |per_nat: &str, steps: &str| {
         let settings = ["select.order=[norm]", "select.budget=6000", per_nat, steps];

@@ -1,0 +1,46 @@
+//! Which groups a budget can reach at all.
+
+use autopeft_adapters::State;
+
+use crate::groups::Group;
+use crate::pipeline::choose::turn;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+
+/// Leaves the kind that the budget is spent on first alone in the superset, where all of it is as much as the budget or more: nothing
+/// else can be kept then but what is smaller than any group of it, and what is trained beside it would blur what is measured of it.
+/// What is left out is the identity, and takes no computation.
+///
+/// All kinds stay where they compete (`select.order` is empty), where a group of the first kind is larger than the budget, and for a race, in
+/// which sets of the other kinds take part.
+pub(super) fn within(
+    recipe: &Recipe,
+    groups: Vec<Group>,
+    budget: usize,
+    progress: &dyn Progress,
+) -> Vec<Group> {
+    let is_counted = |group: &&Group| !group.is_head() && !group.is_reference();
+    let is_first = |group: &Group| turn(recipe, group) == 0;
+    let first: Vec<&Group> = (groups.iter().filter(is_counted))
+        .filter(|group| is_first(group))
+        .collect();
+    let whole: usize = first.iter().map(|group| group.size).sum();
+    let is_choice = whole >= budget && first.iter().all(|group| group.size <= budget);
+    let (Some(kind), true, 0) = (first.first().map(|g| g.kind), is_choice, recipe.select.race)
+    else {
+        return groups;
+    };
+    let stays = |group: &Group| group.is_head() || group.is_reference() || is_first(group);
+    let (groups, others): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(stays);
+    if !others.is_empty() {
+        others
+            .iter()
+            .for_each(|group| group.set_state(State::Dropped));
+        progress.note(&format!(
+            "the {whole} parameters of kind `{kind}`, which comes first in `select.order`, are more than the budget of {budget}: no other kind \
+             takes part (`--set select.order=[]` lets all compete)",
+            kind = kind.name()
+        ));
+    }
+    groups
+}
