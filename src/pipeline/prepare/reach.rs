@@ -37,8 +37,8 @@ pub(super) fn within(
             .iter()
             .for_each(|group| group.set_state(State::Dropped));
         progress.note(&format!(
-            "the {whole} parameters of kind `{kind}`, which comes first in `select.order`, are more than the budget of {budget}: no other kind \
-             takes part (`--set select.order=[]` lets all compete)",
+            "the {whole} parameters of kind `{kind}`, which comes first in `select.order`, fill the budget of {budget}: no other kind takes part \
+             (`--set select.order=[]` lets all compete)",
             kind = kind.name()
         ));
     }
