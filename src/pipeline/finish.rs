@@ -4,6 +4,7 @@ use autopeft_adapters::State;
 
 use super::choose::{drop_groups, split};
 use super::fitted::FittedTrainer;
+use super::information::sees_rows_often;
 use super::measure::{Measured, held_out, warm_up};
 use super::prepare::Prepared;
 use super::race::Raced;
@@ -86,7 +87,7 @@ pub fn train_set(
     go_on(prepared, measured, fitted, whole, recorder, interrupt)
 }
 
-/// Trains until `whole` steps are taken, and leaves the mean of the last values (`train.average`).
+/// Trains until `whole` steps are taken, and leaves the mean of the last values (`train.average`) where the rows are seen often.
 fn go_on(
     prepared: &Prepared<'_>,
     measured: &mut Measured,
@@ -96,7 +97,11 @@ fn go_on(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let steps = whole.saturating_sub(fitted.trainer.step());
-    let mut average = Average::over(prepared.recipe.train.average, steps);
+    let share = match sees_rows_often(prepared, steps) {
+        true => prepared.recipe.train.average,
+        false => 0.0,
+    };
+    let mut average = Average::over(share, steps);
     recorder.progress.start("train", Some(steps));
     for step in 1..=steps {
         if interrupt.is_raised() {

@@ -13,15 +13,19 @@ use crate::report::Stage;
 /// Passes over the rows from which on they are learnt by heart: up to two, larger sets did no harm.
 const PASSES: f64 = 2.0;
 
+/// Whether a training of so many steps passes over its rows often enough to learn them by heart.
+pub(super) fn sees_rows_often(prepared: &Prepared<'_>, steps: usize) -> bool {
+    let recipe = &prepared.recipe.train;
+    let examples = (recipe.batch_size).saturating_mul(recipe.accumulate);
+    let sequences = prepared.training_rows().encoded.rows.len();
+    steps.saturating_mul(examples) as f64 > PASSES * sequences as f64
+}
+
 /// Nats in the labels of the training rows; `None` where they do not limit a set: the training passes over them at most twice,
 /// the loss is no code length (regression), or it was not measured.
 pub(super) fn nats(prepared: &Prepared<'_>, measured: &Measured) -> Option<f64> {
     let untrained = (measured.held_out.iter()).find(|value| value.stage == Stage::Untrained)?;
-    let recipe = &prepared.recipe.train;
-    let examples = (recipe.batch_size).saturating_mul(recipe.accumulate);
-    let seen = (prepared.horizon.after).saturating_mul(examples);
-    let sequences = prepared.training_rows().encoded.rows.len();
-    if seen as f64 <= PASSES * sequences as f64 {
+    if !sees_rows_often(prepared, prepared.horizon.after) {
         return None;
     }
     let rows = &prepared.data.train.rows;

@@ -203,7 +203,7 @@ pub const KEYS: &[Key] = &[
     row("train.epsilon", Form::Number, "term that keeps the division by the second moment finite"),
     row("train.warmup", Form::Number, "share of the steps over which the rate rises from zero"),
     row("train.schedule", Form::Words(Schedule::WORDS), "how the rate moves after the warm-up: `linear` falls to zero"),
-    row("train.average", Form::Number, "share of the steps at the end of the chosen set's training over which the values are averaged; 0 keeps the last ones"),
+    row("train.average", Form::Number, "where the chosen set's training passes over the rows more than twice, share of its steps, the last ones, over which the values are averaged; 0 keeps the last values"),
     row("train.clip", Form::Number, "largest norm of the gradient; 0 clips nothing"),
     row("probe", Form::Section, "how the influence of each group is measured"),
     row("probe.steps", Form::Count, "training steps of the superset"),

@@ -277,7 +277,7 @@ pub struct Train {
     pub warmup: f64,
     /// How the rate moves afterwards.
     pub schedule: Schedule,
-    /// Share of the steps at the end of a set's training over which the values are averaged.
+    /// Share of a set's training, at its end, over which the values are averaged where it sees the rows often.
     pub average: f64,
     /// Largest norm of the gradient; 0 clips nothing.
     pub clip: f64,

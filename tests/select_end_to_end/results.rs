@@ -43,16 +43,21 @@ fn a_result_has_exactly_its_files_and_leaves_nothing_beside_it() {
 
 #[test]
 fn the_adapter_is_the_mean_of_the_last_values() {
-    let adapter = |average: &str| {
+    let adapter = |steps: usize, average: &str| {
         let bench = Bench::new();
-        let report = bench.report(&["train.steps=16", average]);
-        assert_eq!(report.held_out.last().unwrap().steps, 2 + 6 + 10);
+        let report = bench.report(&[&format!("train.steps={}", 6 + steps), average]);
+        assert_eq!(report.held_out.last().unwrap().steps, 2 + 6 + steps);
+        let passes = (4 * steps) as f64 / report.data.train as f64;
+        assert_eq!(passes > 2.0, steps == 40);
         fs::read(bench.out().join("adapter_model.safetensors")).unwrap()
     };
-    let last = adapter("train.average=0");
-    // Of the ten steps after the probe, the mean of one and of five.
-    assert_eq!(adapter("train.average=0.1"), last);
-    assert_ne!(adapter("train.average=0.5"), last);
+    let last = adapter(40, "train.average=0");
+    // The mean of one step, and of twenty.
+    assert_eq!(adapter(40, "train.average=0.025"), last);
+    assert_ne!(adapter(40, "train.average=0.5"), last);
+    // Rows that are seen once or twice.
+    let last = adapter(6, "train.average=0");
+    assert_eq!(adapter(6, "train.average=0.5"), last);
 }
 
 #[test]
