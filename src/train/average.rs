@@ -35,18 +35,14 @@ impl Average {
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn step<'p>(
-        &mut self,
-        step: usize,
-        parameters: impl IntoIterator<Item = &'p Arc<Parameter>>,
-    ) -> Result<()> {
+    pub fn step(&mut self, step: usize, parameters: &[Arc<Parameter>]) -> Result<()> {
         if step < self.first {
             return Ok(());
         }
         self.count += 1;
         if self.sums.is_empty() {
-            let parameters = parameters.into_iter();
-            self.sums = parameters.map(|p| (p.clone(), p.value())).collect();
+            let present = |parameter: &Arc<Parameter>| (parameter.clone(), parameter.value());
+            self.sums = parameters.iter().map(present).collect();
             return Ok(());
         }
         for (parameter, sum) in &mut self.sums {
