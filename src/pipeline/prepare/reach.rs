@@ -7,8 +7,9 @@ use crate::pipeline::choose::turn;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 
-/// Leaves the kind that the budget is spent on first alone in the superset, where all of it is as much as the budget or more: nothing
-/// else can be kept then but what is smaller than any group of it, and what is trained beside it would blur what is measured of it.
+/// Leaves the kind that the budget is spent on first alone in the superset, where all of it is as much as the budget or more: as long as
+/// its groups show a decrease, nothing else can be kept then but what is smaller than any group left of it, and what is trained beside it
+/// would blur what is measured of it.
 /// What is left out is the identity, and takes no computation.
 ///
 /// All kinds stay where they compete (`select.order` is empty), where a group of the first kind is larger than the budget, and for a race, in
