@@ -12,6 +12,8 @@ const ROWS: usize = 64;
 const COLUMNS: usize = 256;
 /// Rows that are held in registers at once.
 const TILE: usize = 8;
+/// Vectors of columns that are computed at once in [`add_expanded`].
+const BLOCK: usize = 4;
 /// Vectors of the thin matrix that are held in registers at once; a wider one is left to [`gemm`].
 const MAX_VECTORS: usize = 3;
 
@@ -29,9 +31,9 @@ pub(crate) fn project(x: &[f32], rows: usize, thin: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0f32; rows * rank];
     let width = vectors * lanes;
     let mut padded = vec![0f32; n * width];
-    for (k, row) in padded.chunks_mut(width).enumerate() {
-        for (j, number) in row.iter_mut().take(rank).enumerate() {
-            *number = thin.get(k, j);
+    for j in 0..rank {
+        for (k, row) in padded.chunks_mut(width).enumerate() {
+            row[j] = thin.get(k, j);
         }
     }
     output
@@ -119,9 +121,11 @@ fn accumulate<S: Simd, const M: usize, const V: usize>(
 ) {
     const STEP: usize = 16;
     let (chunks, rest) = thin.as_chunks::<STEP>();
+    // Arrays, of which no index needs to be checked in the loop.
+    let parts: [&[[f32; STEP]]; M] = rows.map(|row| row.as_chunks::<STEP>().0);
     let mut local = *sums;
     for (c, thin) in chunks.iter().enumerate() {
-        let x: [&[f32]; M] = rows.map(|row| &row[c * STEP..][..STEP]);
+        let x: [&[f32; STEP]; M] = parts.map(|part| &part[c]);
         for k in 0..STEP {
             for i in 0..M {
                 let x = simd.splat_f32s(x[i][k]);
@@ -156,7 +160,15 @@ pub(crate) fn add_expanded(
         return;
     }
     let rank = thin.len() / n;
-    let scaled: Vec<f32> = thin.iter().map(|x| x * factor).collect();
+    // Block by block of columns, the rows of each behind one another, the last one filled up with zeros.
+    let width = BLOCK * Arch::new().dispatch(Lanes);
+    let mut blocks = vec![0f32; n.div_ceil(width) * rank * width];
+    for (r, row) in thin.chunks(n).enumerate() {
+        for (block, row) in row.chunks(width).enumerate() {
+            let block = &mut blocks[(block * rank + r) * width..][..row.len()];
+            block.iter_mut().zip(row).for_each(|(x, t)| *x = t * factor);
+        }
+    }
     output
         .par_chunks_mut(ROWS * n)
         .enumerate()
@@ -164,7 +176,7 @@ pub(crate) fn add_expanded(
             let task = Expand {
                 output,
                 h: &h[task * ROWS * rank..],
-                thin: &scaled,
+                blocks: &blocks,
                 n,
                 rank,
                 bias,
@@ -176,7 +188,7 @@ pub(crate) fn add_expanded(
 struct Expand<'a> {
     output: &'a mut [f32],
     h: &'a [f32],
-    thin: &'a [f32],
+    blocks: &'a [f32],
     n: usize,
     rank: usize,
     bias: Option<&'a [f32]>,
@@ -190,38 +202,47 @@ impl WithSimd for Expand<'_> {
         let Self {
             output,
             h,
-            thin,
+            blocks,
             n,
             rank,
             bias,
         } = self;
-        for (i, output) in output.chunks_mut(n).enumerate() {
+        let width = BLOCK * S::F32_LANES;
+        let (blocks, _) = S::as_simd_f32s(blocks);
+        let (blocks, _) = blocks.as_chunks::<BLOCK>();
+        for (i, row) in output.chunks_mut(n).enumerate() {
             let h = &h[i * rank..][..rank];
-            let (vectors, rest) = S::as_mut_simd_f32s(output);
-            let start = n - rest.len();
-            for (j, output) in vectors.iter_mut().enumerate() {
-                let at = j * S::F32_LANES;
-                let mut sum = *output;
+            for (number, output) in row.chunks_mut(width).enumerate() {
+                let mut sums = load::<S>(simd, output);
                 if let Some(bias) = bias {
-                    let bias = simd.partial_load_f32s(&bias[at..][..S::F32_LANES]);
-                    sum = simd.add_f32s(sum, bias);
+                    let bias = load::<S>(simd, &bias[number * width..][..output.len()]);
+                    for (sum, bias) in sums.iter_mut().zip(bias) {
+                        *sum = simd.add_f32s(*sum, bias);
+                    }
                 }
-                for (r, h) in h.iter().enumerate() {
-                    let (row, _) = S::as_simd_f32s(&thin[r * n + at..][..S::F32_LANES]);
-                    sum = simd.mul_add_f32s(simd.splat_f32s(*h), row[0], sum);
+                for (h, thin) in h.iter().zip(&blocks[number * rank..][..rank]) {
+                    let h = simd.splat_f32s(*h);
+                    for j in 0..BLOCK {
+                        sums[j] = simd.mul_add_f32s(h, thin[j], sums[j]);
+                    }
                 }
-                *output = sum;
-            }
-            for (j, output) in rest.iter_mut().enumerate() {
-                let at = start + j;
-                let mut sum = *output + bias.map_or(0.0, |bias| bias[at]);
-                for (r, h) in h.iter().enumerate() {
-                    sum += h * thin[r * n + at];
+                for (output, sum) in output.chunks_mut(S::F32_LANES).zip(sums) {
+                    simd.partial_store_f32s(output, sum);
                 }
-                *output = sum;
             }
         }
     }
+}
+
+/// The vectors of a block; zeros where `numbers` end before.
+#[inline(always)]
+fn load<S: Simd>(simd: S, numbers: &[f32]) -> [S::f32s; BLOCK] {
+    let (whole, _) = S::as_simd_f32s(numbers);
+    if let Ok(vectors) = <&[S::f32s; BLOCK]>::try_from(whole) {
+        return *vectors;
+    }
+    let mut parts = numbers.chunks(S::F32_LANES);
+    std::array::from_fn(|_| simd.partial_load_f32s(parts.next().unwrap_or_default()))
 }
 
 /// `uᵀ x`: (rows, r) and (rows, n) to (r, n).
