@@ -3,8 +3,10 @@
 mod reach;
 mod trainers;
 
+use std::collections::BTreeSet;
+
 use autopeft_adapters::{
-    Activation, Adapters, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, Superset,
+    Activation, Adapters, BottleneckPlan, BottleneckStyle, Kind, LoraPlan, LoraTargets, Superset,
 };
 use candle_core::{DType, Device};
 use serde_json::json;
@@ -42,6 +44,8 @@ pub struct Prepared<'r> {
     pub model: Box<dyn Objective>,
     /// The parameter groups.
     pub groups: Vec<Group>,
+    /// Kinds of the recipe that take no part, since the one that comes first fills the budget.
+    pub left_out: BTreeSet<Kind>,
     /// Steps of each stage.
     pub horizon: Horizon,
     /// Tokens a row is cut to.
@@ -161,9 +165,9 @@ impl Opened {
             recipe.superset.lora.split,
         );
         check_budget(budget, &groups)?;
-        let groups = match budget {
+        let (groups, left_out) = match budget {
             Some(budget) => reach::within(recipe, groups, budget, recorder.progress),
-            None => groups,
+            None => (groups, BTreeSet::new()),
         };
         check_head(recipe, &adapters.fresh(), &base)?;
         if base.text.is_mean_pooled && labels.is_some() && may_pool_by_mean(recipe) {
@@ -183,6 +187,7 @@ impl Opened {
             adapters,
             model,
             groups,
+            left_out,
             max_length,
             padding,
         };

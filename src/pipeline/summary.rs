@@ -43,6 +43,7 @@ impl Prepared<'_> {
             method: recipe.select.method.to_string(),
             budget: chosen.and_then(|chosen| chosen.selection.budget),
             determined: chosen.and_then(|chosen| chosen.selection.determined),
+            left_out: self.left_out.clone(),
             superset_parameters: self.superset_parameters(),
             kept_parameters: chosen.map_or(0, |chosen| chosen.selection.parameters),
             head_parameters: self.head_parameters(),

@@ -40,6 +40,14 @@ fn selection(report: &SelectionReport) -> String {
          and a head of {}.\n\n",
         report.version, report.kept_parameters, report.superset_parameters, report.head_parameters
     );
+    if !report.left_out.is_empty() {
+        let kinds: Vec<&str> = report.left_out.iter().map(|kind| kind.name()).collect();
+        let _ = writeln!(
+            text,
+            "Not measured, since the kind that comes first fills the budget: {}.\n",
+            kinds.join(", ")
+        );
+    }
     text.push_str(&values(&report.held_out, report.head_parameters));
     text.push_str(&rows(&report.data));
     text.push_str(&race(report));

@@ -1,5 +1,6 @@
 //! `selection.json`: every group with its measurement and its fate, and the values on held-out rows.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use autopeft_adapters::Kind;
@@ -35,6 +36,9 @@ pub struct SelectionReport {
     /// Parameters that the training rows determine, where that is less and cut the choice short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub determined: Option<usize>,
+    /// Kinds of the recipe that were not measured, since the one that comes first fills the budget.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_out: BTreeSet<Kind>,
     /// Parameters of the superset, the head apart.
     pub superset_parameters: usize,
     /// Parameters kept, the head apart.

@@ -302,12 +302,14 @@ fn a_first_kind_that_is_more_than_the_budget_is_measured_alone() {
     let all = BTreeSet::from([Kind::Lora, Kind::Bias, Kind::Norm]);
     let (attached, whole) = kinds(&["select.order=[norm]", "select.budget=6700"]);
     assert_eq!(attached, all);
+    assert!(whole.left_out.is_empty());
     let norms = by_kind(&whole)[&Kind::Norm];
 
     let budget = format!("select.budget={}", norms - 1);
     let (attached, tight) = kinds(&["select.order=[norm]", &budget]);
     assert_eq!(attached, BTreeSet::from([Kind::Norm]));
     assert!(tight.kept_parameters > 0 && tight.kept_parameters < norms);
+    assert_eq!(tight.left_out, BTreeSet::from([Kind::Lora, Kind::Bias]));
     // All compete; no group of the first kind fits; sets of the others take part in a race.
     for settings in [
         ["select.order=[]", "select.race=0"],

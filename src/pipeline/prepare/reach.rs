@@ -1,6 +1,8 @@
 //! Which groups a budget can reach at all.
 
-use autopeft_adapters::State;
+use std::collections::BTreeSet;
+
+use autopeft_adapters::{Kind, State};
 
 use crate::groups::Group;
 use crate::pipeline::choose::turn;
@@ -10,7 +12,7 @@ use crate::recipe::Recipe;
 /// Leaves the kind that the budget is spent on first alone in the superset, where all of it is as much as the budget or more: as long as
 /// its groups show a decrease, nothing else can be kept then but what is smaller than any group left of it, and what is trained beside it
 /// would blur what is measured of it.
-/// What is left out is the identity, and takes no computation.
+/// What is left out is the identity, and takes no computation; its kinds are given back beside the groups.
 ///
 /// All kinds stay where they compete (`select.order` is empty), where a group of the first kind is larger than the budget, and for a race, in
 /// which sets of the other kinds take part.
@@ -19,7 +21,7 @@ pub(super) fn within(
     groups: Vec<Group>,
     budget: usize,
     progress: &dyn Progress,
-) -> Vec<Group> {
+) -> (Vec<Group>, BTreeSet<Kind>) {
     let is_counted = |group: &&Group| !group.is_head() && !group.is_reference();
     let is_first = |group: &Group| turn(recipe, group) == 0;
     let first: Vec<&Group> = (groups.iter().filter(is_counted))
@@ -29,7 +31,7 @@ pub(super) fn within(
     let is_choice = whole >= budget && first.iter().all(|group| group.size <= budget);
     let (Some(kind), true, 0) = (first.first().map(|g| g.kind), is_choice, recipe.select.race)
     else {
-        return groups;
+        return (groups, BTreeSet::new());
     };
     let stays = |group: &Group| group.is_head() || group.is_reference() || is_first(group);
     let (groups, others): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(stays);
@@ -43,5 +45,5 @@ pub(super) fn within(
             kind = kind.name()
         ));
     }
-    groups
+    (groups, others.iter().map(|group| group.kind).collect())
 }
