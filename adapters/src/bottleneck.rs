@@ -13,8 +13,9 @@ use crate::linear::per_example;
 use crate::norm::LayerNorm;
 use crate::ops::{self, function2, matmul_rows, row_sum};
 use crate::parameter::{Parameter, State};
-use crate::pass::{Directions, Pass, Tape, Wanted};
+use crate::pass::{Pass, Wanted};
 use crate::plan::{BottleneckPlan, BottleneckStyle};
+use crate::tape::{Directions, Tape};
 
 /// The two places of a transformer layer that can hold a bottleneck adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,7 @@ mod pass;
 pub mod peft;
 mod plan;
 mod prefix;
+mod tape;
 mod variant;
 
 pub use adapters::{Adapters, LinearKind};
@@ -51,10 +52,11 @@ pub use linear::Linear;
 pub use merge::merged_var_builder;
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Parameter, State};
-pub use pass::{Directions, Gradients, Pass, Start};
+pub use pass::{Pass, Start};
 pub use plan::{
     Activation, BottleneckPlan, BottleneckStyle, LoraPlan, LoraTargets, ModulePlan, Site,
     SiteShape, Superset,
 };
 pub use prefix::Prefix;
+pub use tape::{Directions, Gradients};
 pub use variant::{Applied, Variant};

@@ -11,7 +11,8 @@ use crate::error::InModule;
 use crate::frozen::FrozenWeight;
 use crate::ops::{self, Beside, Way, function2, matmul_rows, row_sum};
 use crate::parameter::{Parameter, State};
-use crate::pass::{Directions, Pass, Tape, Wanted};
+use crate::pass::{Pass, Wanted};
+use crate::tape::{Directions, Tape};
 
 /// A tensor of a layer: fixed, or a parameter.
 #[derive(Debug, Clone)]
