@@ -1,5 +1,6 @@
 //! Fits the height of all learning rates to the step that they make together.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use autopeft_adapters::Directions;
@@ -37,15 +38,15 @@ pub struct HeightFit<'a> {
 }
 
 /// When [`HeightFit`] fits.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FitPace {
     /// At most so many steps from one fit to the next, and a quarter of that while the rates are far from where they should
     /// be; at least 1.
     pub every: usize,
     /// The last step with a fit.
     pub until: usize,
-    /// Multiple of the start below which the height does not go, unless a loss is no number.
-    pub lowest: f64,
+    /// Multiples of the start between which the height stays; it goes below them only where a loss is no number.
+    pub bounds: RangeInclusive<f64>,
 }
 
 impl<'a> HeightFit<'a> {
@@ -62,9 +63,9 @@ impl<'a> HeightFit<'a> {
             rows,
             groups,
             order,
+            height: Height::within(pace.bounds.clone()),
             pace,
             due: 0,
-            height: Height::above(pace.lowest),
             fits: 0,
             mean: MeanHeight::default(),
         }

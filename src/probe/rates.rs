@@ -12,9 +12,6 @@ use super::influence::{Verdict, next_rate, optimal_rate};
 
 /// Greatest factor that one fit asks for.
 const GREATEST_FACTOR: f64 = 4.0;
-/// The height is never raised further than this above its start, the rate that somebody has set: the best step now may be one
-/// that a model does not stand for long, and what too large a rate has spoilt no later fit mends.
-const HIGHEST: f64 = 3.0;
 /// Multiples of the present step between which its best length may lie: four times either way of one half, which it is in a
 /// training that has settled, where the expected change of the loss is none. Closer than that, fits follow their noise.
 const GOOD: RangeInclusive<f64> = 0.125..=2.0;
@@ -38,24 +35,24 @@ pub struct StepLosses {
 ///
 /// Slopes and curvatures are averaged at the height of the start, and divided afterwards: a single fit's minimum is the
 /// ratio of two noisy numbers, and late in a training little but noise.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Height {
     /// Product of all factors so far.
     height: f64,
     /// Decaying sums over the fits, loss per unit of height and of its square.
     slope: f64,
     curvature: f64,
-    lowest: f64,
+    bounds: RangeInclusive<f64>,
 }
 
 impl Height {
-    /// One that is lowered below this, its start being 1, only for losses that are no numbers.
-    pub fn above(lowest: f64) -> Self {
+    /// One that stays within these bounds, its start being 1; below them it is lowered only for losses that are no numbers.
+    pub fn within(bounds: RangeInclusive<f64>) -> Self {
         Self {
             height: 1.0,
             slope: 0.0,
             curvature: 0.0,
-            lowest,
+            bounds,
         }
     }
 
@@ -87,14 +84,14 @@ impl Height {
             best / best.clamp(*GOOD.start(), *GOOD.end())
         };
         let floor = match is_finite {
-            true => (self.lowest / self.height).min(1.0),
+            true => (self.bounds.start() / self.height).min(1.0),
             false => 0.0,
         };
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
             .powf(PACE)
             .max(floor)
-            .min(HIGHEST / self.height);
+            .min(self.bounds.end() / self.height);
         self.height *= factor;
         factor
     }
@@ -140,7 +137,7 @@ mod tests {
     }
 
     fn first(losses: StepLosses) -> f64 {
-        Height::above(0.0).factor(losses)
+        Height::within(0.0..=3.0).factor(losses)
     }
 
     #[test]
@@ -177,7 +174,7 @@ mod tests {
             ahead: f64::NAN,
             ..parabola(0.2, 0.1)
         };
-        let mut height = Height::above(0.0);
+        let mut height = Height::within(0.0..=3.0);
         assert!(height.factor(lost) < 1.0);
         assert!(height.slope == 0.0, "it does not stay in memory");
     }
@@ -185,7 +182,7 @@ mod tests {
     #[test]
     fn one_wild_fit_moves_less_after_others_than_alone() {
         let wild = parabola(0.0, 0.1);
-        let mut height = Height::above(0.0);
+        let mut height = Height::within(0.0..=3.0);
         for _ in 0..5 {
             assert_eq!(height.factor(parabola(0.1, 0.1)), 1.0);
         }
@@ -197,7 +194,7 @@ mod tests {
     fn repeated_fits_come_from_far_above_and_below_to_where_steps_are_good() {
         // Along the whole step the loss is least when the rates sum to 0.1.
         for (start, end) in [(1e-3, 0.012), (5e-3, 0.05), (10.0, 0.8), (0.02, 0.08)] {
-            let mut height = Height::above(0.0);
+            let mut height = Height::within(0.0..=3.0);
             let rates = (0..80).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
                 let factor = height.factor(parabola(sum, 10.0 * sum * sum));
@@ -211,7 +208,7 @@ mod tests {
     #[test]
     fn a_height_with_a_floor_goes_below_it_for_a_loss_that_is_no_number_alone() {
         let far_too_long = parabola(0.0, 10.0);
-        let mut height = Height::above(1.0);
+        let mut height = Height::within(1.0..=3.0);
         assert_eq!(height.factor(parabola(10.0, 1.0)), 2.0);
         let factors: Vec<f64> = (0..9).map(|_| height.factor(far_too_long)).collect();
         assert!((height.value() - 1.0).abs() < 1e-12, "{factors:?}");

@@ -15,6 +15,7 @@ mod device;
 mod language;
 mod program;
 mod race;
+mod rates;
 mod results;
 mod stops;
 mod tasks;

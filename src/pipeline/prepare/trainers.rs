@@ -1,6 +1,6 @@
 //! What trains, measures and fits a prepared model: orders of its rows, schedules, rates and optimizers, as the recipe has them.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::Prepared;
 use crate::data::{Batching, TrainOrder};
@@ -41,13 +41,13 @@ impl Prepared<'_> {
     }
 
     /// Fits the height of the learning rates within the first quarter of the steps `from..to`, at most `every` steps from one fit
-    /// to the next and never below `lowest` times the start, by batches of the training's size; `None` where the recipe's rates are
+    /// to the next and within `bounds` times the start, by batches of the training's size; `None` where the recipe's rates are
     /// fixed, or `every` is 0.
     pub fn height_fit(
         &self,
         every: usize,
         steps: Range<usize>,
-        lowest: f64,
+        bounds: RangeInclusive<f64>,
     ) -> Result<Option<HeightFit<'_>>> {
         if self.recipe.probe.learning_rates == LearningRates::Fixed || every == 0 {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Prepared<'_> {
         let pace = FitPace {
             every,
             until: steps.start + steps.len() / FITTED,
-            lowest,
+            bounds,
         };
         Ok(Some(HeightFit::new(
             &*self.model,
