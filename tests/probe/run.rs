@@ -120,7 +120,7 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
             let pace = FitPace {
                 every: plan.probe.every,
                 until: STEPS,
-                lowest: 0.0,
+                bounds: 0.0..=3.0,
             };
             HeightFit::new(&bench.model, rows, &bench.groups, order, pace)
         }),
