@@ -1,5 +1,7 @@
 //! What people attach without measuring: one kind of module, everywhere or in a usual place.
 
+use std::cmp::Reverse;
+
 use autopeft_adapters::Kind;
 use serde::{Deserialize, Serialize};
 
@@ -76,19 +78,23 @@ impl Family {
 
 /// For each group whether it is trained by one family after the other, as far as the capacity goes; the head always is.
 ///
-/// A family that does not fit is filled rank by rank, within each rank from the last layer down.
+/// A family that does not fit is filled rank by rank, within each rank from the last layer down: what comes behind the layers first, as a
+/// decoder's last norm, and what comes before them last, as the embeddings' norm.
 pub fn uniform(families: &[Family], groups: &[Group], capacity: usize) -> Vec<bool> {
     let mut kept: Vec<bool> = groups.iter().map(Group::is_head).collect();
     let last = groups.iter().filter_map(|group| group.layer).max();
     let middle = last.map_or(0, |last| last.div_ceil(2));
+    let first_in_a_layer = groups.iter().position(|group| group.layer.is_some());
     let mut room = capacity;
     for family in families {
         let mut members: Vec<(usize, &Group)> = (groups.iter().enumerate())
             .filter(|(_, group)| family.has(group, middle))
             .collect();
         members.sort_by_key(|(number, group)| {
-            let from_the_top = usize::MAX - group.layer.unwrap_or(usize::MAX);
-            (group.block, from_the_top, *number)
+            let is_before =
+                group.layer.is_none() && first_in_a_layer.is_some_and(|first| number < &first);
+            let layer = group.layer.unwrap_or(usize::MAX);
+            (group.block, is_before, Reverse(layer), *number)
         });
         for (number, group) in members {
             if let Some(entry) = kept.get_mut(number).filter(|kept| !**kept)
@@ -151,6 +157,21 @@ mod tests {
         assert_eq!(names(&[Family::LoraQv], 30), expected);
         assert_eq!(names(&[Family::Lora], 25).len(), 2);
         assert_eq!(names(&[Family::LoraUpper], 1000).len(), 4);
+    }
+
+    #[test]
+    fn what_comes_behind_the_layers_is_first_and_what_comes_before_them_last() {
+        let norm = |role: &str, layer| group(Kind::Norm, role, layer, None);
+        let groups = [
+            norm("embeddings", None),
+            norm("input", Some(0)),
+            norm("input", Some(1)),
+            norm("last", None),
+        ];
+        let kept = |capacity: usize| uniform(&[Family::Norm], &groups, capacity);
+        assert_eq!(kept(10), [false, false, false, true]);
+        assert_eq!(kept(20), [false, false, true, true]);
+        assert_eq!(kept(30), [false, true, true, true]);
     }
 
     #[test]
