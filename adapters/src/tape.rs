@@ -40,7 +40,7 @@ impl FromIterator<(usize, Tensor)> for Directions {
 }
 
 /// What a backward pass delivered, by parameter index: gradients with the parameter's shape after
-/// [`Pass::train`]; directional derivatives of shape (batch) after [`Pass::measure`].
+/// [`train`](crate::Pass::train); directional derivatives of shape (batch) after [`measure`](crate::Pass::measure).
 #[derive(Debug, Default)]
 pub struct Gradients(HashMap<usize, Tensor>);
 
