@@ -71,8 +71,6 @@ pub enum EventKind {
     Influence,
     /// Groups were chosen.
     Select,
-    /// Sets of groups were trained against each other.
-    Race,
     /// A result was written.
     Export,
     /// Something worth knowing.

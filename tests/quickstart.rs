@@ -61,19 +61,10 @@ fn learns(report: &SelectionReport) {
 }
 
 #[test]
-fn a_race_on_the_quickstart_beats_the_majority_class() {
-    let report = run(&["select.race=12"]);
-    // The rule's set, the coupled one, and four uniform ones.
-    assert_eq!(report.race.len(), 6);
-    learns(&report);
-}
-
-#[test]
 fn the_quickstart_beats_the_majority_class_and_keeps_much_the_same_groups_with_another_seed() {
     let reports = ["seed=0", "seed=1"].map(|seed| run(&[seed]));
     for report in &reports {
         learns(report);
-        assert!(report.race.is_empty());
         assert!(report.kept_parameters > report.budget.unwrap() / 2);
     }
     // Measured between seeds 0, 1 and 2: 0.39 to 0.48.

@@ -5,7 +5,7 @@ use autopeft::data::Encoded;
 use autopeft::groups::Group;
 use autopeft::interrupt::Interrupt;
 use autopeft::metrics::Evaluation;
-use autopeft::pipeline::{self, Measured, Placing, Prepared, Recorder};
+use autopeft::pipeline::{self, Measured, Prepared, Recorder};
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
 use autopeft::select::Budget;
@@ -25,7 +25,6 @@ pub struct Bench<'r> {
 pub struct Selected {
     pub kept: Vec<bool>,
     pub evaluation: Evaluation,
-    pub race: Vec<Placing>,
     /// What it took beyond the steps of its training, in training steps.
     pub cost: usize,
 }
@@ -59,7 +58,6 @@ impl<'r> Bench<'r> {
         let chosen = chosen.context("nobody asks for a stop")?;
         Ok(Selected {
             cost: cost::of(prepared, &measured),
-            race: measured.race,
             kept: chosen.kept,
             evaluation: self.evaluate()?,
         })

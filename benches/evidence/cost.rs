@@ -23,10 +23,7 @@ pub fn of(prepared: &Prepared<'_>, measured: &Measured) -> usize {
     let along = if adapts { 2 } else { 0 };
     let measuring = measured.outcome.measurements.len() * (1 + backward + along);
     let passes = measuring * recipe.probe.examples.min(rows);
-
-    let winner = measured.race.first().map_or(0, |placing| placing.steps);
-    let raced: usize = measured.race.iter().map(|placing| placing.steps).sum();
-    passes.div_ceil(2 * batch) + of_fits(prepared, measured.fits) + raced - winner
+    passes.div_ceil(2 * batch) + of_fits(prepared, measured.fits)
 }
 
 /// What so many fits of the rates' height take, three forward passes of a training batch each.

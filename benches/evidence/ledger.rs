@@ -7,7 +7,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use autopeft::groups::Group;
 use autopeft::metrics::Evaluation;
-use autopeft::pipeline::Placing;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -138,27 +137,12 @@ impl GroupRow {
     }
 }
 
-/// How far a set came in the race of an arm.
-#[derive(Debug, Serialize)]
-struct RaceRow<'a> {
-    task: &'a str,
-    arm: &'a str,
-    budget: &'a str,
-    seed: u64,
-    rate: f64,
-    set: &'a str,
-    parameters: usize,
-    steps: usize,
-    loss: Option<f64>,
-}
-
 /// The files of a comparison.
 pub struct Ledger {
     /// Steps of the finished arms.
     done: BTreeMap<String, usize>,
     /// Probes whose scores are written.
     scored: BTreeSet<String>,
-    races: csv::Writer<File>,
     runs: csv::Writer<File>,
     groups: csv::Writer<File>,
 }
@@ -179,7 +163,6 @@ impl Ledger {
         Ok(Self {
             done,
             scored,
-            races: appended(&folder.join("races.csv"))?,
             runs: appended(&path)?,
             groups: appended(&folder.join(GROUPS))?,
         })
@@ -196,24 +179,6 @@ impl Ledger {
         let mut others = self.done.iter().filter(|(arm, _)| arm.starts_with(&text));
         same.or_else(|| others.next().map(|(_, steps)| steps))
             .copied()
-    }
-
-    /// How the sets of a selection's race did.
-    pub fn race(&mut self, key: &Key, race: &[Placing]) -> Result<()> {
-        for placing in race {
-            self.races.serialize(RaceRow {
-                task: &key.task,
-                arm: &key.arm,
-                budget: &key.budget,
-                seed: key.seed,
-                rate: key.rate,
-                set: &placing.set,
-                parameters: placing.parameters,
-                steps: placing.steps,
-                loss: placing.loss,
-            })?;
-        }
-        Ok(self.races.flush()?)
     }
 
     pub fn add(&mut self, row: Row) -> Result<()> {

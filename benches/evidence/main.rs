@@ -4,7 +4,7 @@
 //!
 //! Every arm trains the same model on the same rows for the same compute, and is evaluated on rows that nobody chose by.
 //! A finished arm is a line of `runs.csv`; a run that is started again goes on behind the last one. What probes measured is
-//! in `groups.csv`, and how the sets of each race did in `races.csv`. At the end come `tables.md` and a plot for each task.
+//! in `groups.csv`. At the end come `tables.md` and a plot for each task.
 #![allow(
     clippy::print_stdout,
     reason = "a program that reports its progress on the terminal"
@@ -220,7 +220,6 @@ impl At<'_> {
             let begin = cpu_seconds();
             let selected = bench.select()?;
             let seconds = cpu_seconds() - begin;
-            ledger.race(&key, &selected.race)?;
             let horizon = bench.prepared.horizon; // a selection may have steps of its own
             ledger.add(Row::new(
                 key,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use autopeft::groups::{Group, Snapshot};
 use autopeft::interrupt::Interrupt;
 use autopeft::metrics::Evaluation;
-use autopeft::pipeline::{self, Measured, Recorder, Start};
+use autopeft::pipeline::{self, Measured, Recorder};
 use autopeft::probe::influence::Curvature;
 use autopeft::probe::{Estimator, GaussNewton, Point};
 use autopeft::progress::Silent;
@@ -68,7 +68,7 @@ impl<'b> Probed<'b> {
             &self.bench.prepared,
             &mut self.measured.clone(),
             kept,
-            Start::Probe(&self.trainer),
+            &self.trainer,
             &Recorder::listener(&Silent),
             &Interrupt::default(),
         )?;

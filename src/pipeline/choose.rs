@@ -155,7 +155,7 @@ pub fn run(
 }
 
 /// Numbers of the groups that a rule may keep, and of the head.
-pub(super) fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
+fn candidates(prepared: &Prepared<'_>) -> Vec<usize> {
     let numbered = prepared.groups.iter().enumerate();
     numbered
         .filter(|(_, group)| !group.is_reference())

@@ -7,7 +7,6 @@ use super::fitted::{FittedTrainer, heights};
 use super::information::sees_rows_often;
 use super::measure::{Measured, held_out, warm_up};
 use super::prepare::Prepared;
-use super::race::Raced;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::groups::Group;
@@ -16,41 +15,21 @@ use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
 use crate::train::{Average, Trainer};
 
-/// Where the training goes on.
-pub enum Start<'s, 'a> {
-    /// From the probe.
-    Probe(&'s Trainer<'a>),
-    /// From the race that the set has won.
-    Race(Box<Raced<'a>>),
-}
-
 /// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon; `kept` says of every
 /// group whether it stays.
 pub fn run<'a>(
     prepared: &'a Prepared<'_>,
     measured: &mut Measured,
     kept: &[bool],
-    start: Start<'_, 'a>,
+    probed: &Trainer<'a>,
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    trim(&prepared.groups, kept);
+    let survivors = trim(&prepared.groups, kept);
     held_out(prepared, measured, Stage::Dropped, recorder)?;
-    let fitted = match start {
-        Start::Race(raced) => {
-            raced.values.restore()?;
-            raced.fitted
-        }
-        Start::Probe(trainer) => begin(prepared, measured, kept, trainer, None)?,
-    };
-    go_on(
-        prepared,
-        measured,
-        fitted,
-        last_step(prepared),
-        recorder,
-        interrupt,
-    )?;
+    let fitted = begin(prepared, measured, kept, &survivors, probed)?;
+    let steps = prepared.horizon.after;
+    go_on(prepared, measured, fitted, steps, recorder, interrupt)?;
     if !measured.interrupted() {
         held_out(prepared, measured, Stage::Trimmed, recorder)?;
     }
@@ -120,15 +99,6 @@ fn go_on(
     Ok(())
 }
 
-/// Where the training of what is kept ends.
-fn last_step(prepared: &Prepared<'_>) -> usize {
-    let horizon = prepared.horizon;
-    match prepared.recipe.select.after {
-        After::Rewind => horizon.after,
-        After::Continue => horizon.probe + horizon.after,
-    }
-}
-
 /// Puts everything else back to the identity and out of the computation, and gives what is kept.
 pub(super) fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
     let (survivors, dropped) = split(groups, kept);
@@ -137,38 +107,35 @@ pub(super) fn trim<'g>(groups: &'g [Group], kept: &[bool]) -> Vec<&'g Group> {
     survivors
 }
 
-/// The training of a set after the probe: everything else is dropped, and the survivors start again from their first values,
-/// with the head as it was warmed up, or go on from the probe's. In a race, a `round` has so many steps.
-pub(super) fn begin<'a>(
+/// The training of what is kept after the probe: from its first values, with the head as it was warmed up, or from the
+/// probe's values and behind its rows, without the probe's moments, which are those of steps with the whole superset.
+fn begin<'a>(
     prepared: &'a Prepared<'_>,
     measured: &Measured,
     kept: &[bool],
+    survivors: &[&Group],
     probed: &Trainer<'a>,
-    round: Option<usize>,
 ) -> Result<FittedTrainer<'a>> {
-    let survivors = trim(&prepared.groups, kept);
+    for group in survivors {
+        // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by a rule without a budget.
+        group.set_state(State::Trainable);
+    }
     let mut trainer = match prepared.recipe.select.after {
-        After::Continue => probed.clone(),
+        After::Continue => probed.afresh(prepared.schedule_of_kept()),
         After::Rewind => {
-            for group in survivors {
-                group.reset();
-                // Early freezing never concerns what was chosen in the end, but a frozen group may be kept by
-                // a rule without a budget.
-                group.set_state(State::Trainable);
-            }
+            survivors.iter().for_each(|group| group.reset());
             measured.start.restore()?;
-            let mut trainer = prepared.rewound_trainer(round)?;
-            for (number, rate) in measured.rates.iter().enumerate() {
-                trainer.set_rate(number, *rate);
-            }
-            trainer
+            prepared.rewound_trainer()?
         }
     };
+    for (number, rate) in measured.rates.iter().enumerate() {
+        trainer.set_rate(number, *rate);
+    }
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
     if prepared.recipe.probe.learning_rates != LearningRates::Fixed {
         raise_rates(prepared, kept, &mut trainer);
     }
-    let steps = trainer.step()..last_step(prepared);
+    let steps = 0..prepared.horizon.after;
     let bounds = heights(prepared, steps.len());
     let every = prepared.recipe.select.refit;
     Ok(FittedTrainer {

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::fitted::HIGHEST_OF_A_PROBE;
 use super::freeze::EarlyFreezing;
 use super::prepare::Prepared;
-use super::race::Placing;
 use super::recorder::Recorder;
 use crate::error::Result;
 use crate::groups::{Group, Snapshot};
@@ -42,10 +41,8 @@ pub struct Measured {
     /// Fits of the rates' height so far, each of three forward passes of a training batch; measurements fit it too, by their own
     /// batch.
     pub fits: usize,
-    /// The head after its warm-up: where every set of a race starts.
+    /// The head after its warm-up, from which what is kept starts again.
     pub start: Snapshot,
-    /// How the sets of a race did, the winner first; empty without one.
-    pub race: Vec<Placing>,
     stopped: bool,
 }
 

@@ -14,7 +14,6 @@ mod information;
 mod inspect;
 mod measure;
 mod prepare;
-mod race;
 mod recorder;
 mod rows;
 mod summary;
@@ -25,7 +24,7 @@ use std::path::Path;
 
 pub use apply::{Adapted, Prediction};
 pub use choose::{Chosen, selection_input};
-pub use finish::{Start, run as finish, train_set};
+pub use finish::{run as finish, train_set};
 pub use generate::GenerateOptions;
 pub use inspect::{
     AdaptedModule, AdapterContents, GroupSize, KindContents, ModelContents, ModuleKind,
@@ -33,7 +32,6 @@ pub use inspect::{
 };
 pub use measure::{Measured, run as measure};
 pub use prepare::Prepared;
-pub use race::{Placing, Raced};
 pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};
 pub use transfer::{Origin, Training, Transferred, transfer};
@@ -81,7 +79,7 @@ pub fn select(
     Ok(Outcome { report, written })
 }
 
-/// The line without its files: the probe, the choice, the race, and the training of what is kept, with which it leaves the
+/// The line without its files: the probe, the choice, and the training of what is kept, with which it leaves the
 /// model. No choice when a stop was asked for before there was one.
 ///
 /// # Errors
@@ -96,27 +94,12 @@ pub fn train(
     if measured.interrupted() {
         return Ok((measured, None));
     }
-    let mut chosen = choose::run(prepared, &mut measured, recorder)?;
-    let raced = race::run(
-        prepared,
-        &mut measured,
-        &mut chosen,
-        &trainer,
-        recorder,
-        interrupt,
-    )?;
-    if measured.interrupted() {
-        return Ok((measured, None));
-    }
-    let start = match raced {
-        Some(raced) => Start::Race(Box::new(raced)),
-        None => Start::Probe(&trainer),
-    };
+    let chosen = choose::run(prepared, &mut measured, recorder)?;
     finish::run(
         prepared,
         &mut measured,
         &chosen.kept,
-        start,
+        &trainer,
         recorder,
         interrupt,
     )?;

@@ -48,7 +48,6 @@ impl Prepared<'_> {
             kept_parameters: chosen.map_or(0, |chosen| chosen.selection.parameters),
             head_parameters: self.head_parameters(),
             sets: chosen.map(sets).unwrap_or_default(),
-            race: measured.race.clone(),
             held_out: measured.held_out.clone(),
             groups,
         })

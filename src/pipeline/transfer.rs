@@ -114,7 +114,7 @@ pub struct Transferred {
 /// Carries the choice of `origin` to the recipe's model, and writes the adapter to `out`, trained or not.
 ///
 /// The recipe's superset and grouping are what the choice is made of, so they have to be those of the selection; its budget,
-/// probe and race are not used.
+/// probe is not used.
 ///
 /// # Errors
 /// [`TransferError`] when the choice does not fit the model. [`Error::Interrupted`] when a stop was asked for: then the folder

@@ -227,7 +227,6 @@ pub const KEYS: &[Key] = &[
     row("select.psi", Form::Number, "method `psi`: keep groups with psi times the least influence of the base weights"),
     row("select.top", Form::Count, "method `top`: number of groups to keep"),
     row("select.threshold", Form::Number, "method `threshold`: share of the whole influence to keep"),
-    row("select.race", Form::Count, "method `budget`: train the rule's set and uniform ones against each other, in two rounds of so many steps; 0 trusts the rule"),
     row("select.refit", Form::Count, "with measured rates: most steps from one fit of the height of the kept set's rates to the next, in the first quarter of the training; 0 keeps the height"),
     row("select.after", Form::Words(After::WORDS), "train on from the probe's values, or from the initial ones"),
     row("select.steps", OPTIONAL_COUNT, "steps after the selection; `null` is what the probe left of `train`, or as many as the probe if that is more"),

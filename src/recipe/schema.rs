@@ -376,8 +376,6 @@ pub struct Select {
     pub top: usize,
     /// Share of the influence of `threshold`.
     pub threshold: f64,
-    /// Training steps of a round of the race; 0 is no race.
-    pub race: usize,
     /// Steps from one fit of the learning rates' height to the next; 0 fits nothing after the selection.
     pub refit: usize,
     /// How training goes on.
@@ -397,7 +395,6 @@ impl Default for Select {
             psi: 10.0,
             top: 10,
             threshold: 0.95,
-            race: 0,
             refit: 12,
             after: After::default(),
             steps: None,

@@ -50,7 +50,6 @@ fn selection(report: &SelectionReport) -> String {
     }
     text.push_str(&values(&report.held_out, report.head_parameters));
     text.push_str(&rows(&report.data));
-    text.push_str(&race(report));
     text.push_str(&kept_groups(report));
     text
 }
@@ -166,26 +165,6 @@ fn front_matter(manifest: &Manifest) -> String {
         "---\nlibrary_name: peft\n{base}tags:\n- autopeft\n- {}\n---\n\n",
         manifest.task
     )
-}
-
-fn race(report: &SelectionReport) -> String {
-    if report.race.is_empty() {
-        return String::new();
-    }
-    let mut text = String::from(
-        "## Race\n\nSets within the budget, trained against each other from the same start.\n\n\
-         | set | parameters | steps | loss |\n|---|---|---|---|\n",
-    );
-    for placing in &report.race {
-        let loss = (placing.loss).map_or("diverged".to_string(), |loss| format!("{loss:.4}"));
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {loss} |",
-            placing.set, placing.parameters, placing.steps
-        );
-    }
-    text.push('\n');
-    text
 }
 
 fn kept_groups(report: &SelectionReport) -> String {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::groups::Place;
 use crate::metrics::Evaluation;
-use crate::pipeline::Placing;
 
 /// Name of the file.
 pub const SELECTION_FILE: &str = "selection.json";
@@ -47,9 +46,6 @@ pub struct SelectionReport {
     pub head_parameters: usize,
     /// The sets that different rules would keep; the first is the one that was used.
     pub sets: Vec<SetReport>,
-    /// How the sets of the race did, the winner first; empty without one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub race: Vec<Placing>,
     /// Values on held-out rows, in the order in which they were measured.
     pub held_out: Vec<HeldOut>,
     /// Every group, by influence.

@@ -128,10 +128,6 @@ pub enum Reason {
     BelowTop,
     /// Dropped: the share is reached without it.
     BelowThreshold,
-    /// Kept: in the set that has won the race.
-    InWinner,
-    /// Dropped: not in the set that has won the race.
-    OutsideWinner,
     /// Dropped: no accepted measurement showed a decrease.
     NoSignal,
     /// Dropped: stopped training during the probe.
@@ -153,8 +149,6 @@ impl fmt::Display for Reason {
             Self::BelowReference => "below the base weights",
             Self::BelowTop => "not among the top",
             Self::BelowThreshold => "beyond the share",
-            Self::InWinner => "in the winning set",
-            Self::OutsideWinner => "not in the winning set",
             Self::NoSignal => "no signal",
             Self::FrozenEarly => "frozen early",
         })
@@ -283,21 +277,6 @@ impl Selection {
                 reason,
             });
         }
-        selection
-    }
-
-    /// The same with the set that has won a race in place of the rule's own.
-    pub fn after_race(&self, input: &SelectionInput, kept: &[usize], winner: &str) -> Self {
-        let reasons = (Reason::InWinner, Reason::OutsideWinner);
-        let mut selection = Self::new(self.method, input, kept, reasons);
-        selection.budget = self.budget;
-        selection.determined = self.determined;
-        selection.sets.clone_from(&self.sets);
-        for set in &mut selection.sets {
-            set.used = false;
-        }
-        selection.notes.clone_from(&self.notes);
-        selection.notes.push(format!("`{winner}` has won the race"));
         selection
     }
 

@@ -119,6 +119,20 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    /// A trainer that goes on behind the rows that this one has read, from its first step and without moments.
+    pub fn afresh(&self, schedule: Schedule) -> Self {
+        let config = TrainerConfig {
+            schedule,
+            ..self.config
+        };
+        Self {
+            config,
+            optimizer: AdamW::new(self.parameters.clone(), config.optimizer),
+            step: 0,
+            ..self.clone()
+        }
+    }
+
     /// Steps taken.
     pub fn step(&self) -> usize {
         self.step

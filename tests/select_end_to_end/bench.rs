@@ -105,7 +105,7 @@ impl Bench {
             "train": {"steps": 10, "batch_size": 4, "learning_rate": 5e-3},
             "probe": {"steps": 6, "every": 2, "burn_in": 0.3, "head_warmup": 2, "examples": 8, "resamples": 50},
             // All kinds at once, and as many as fit: the few rows here determine little.
-            "select": {"budget": 300, "order": [], "per_nat": null, "race": 0, "refit": 0},
+            "select": {"budget": 300, "order": [], "per_nat": null, "refit": 0},
         })
         .to_string()
     }

@@ -14,7 +14,6 @@ mod choices;
 mod device;
 mod language;
 mod program;
-mod race;
 mod rates;
 mod results;
 mod stops;

@@ -1,4 +1,4 @@
-//! How far the fitted rates of a kept set rise.
+//! Learning rates over the steps: warm-ups, and how far the fitted ones of a kept set rise.
 
 use std::fs;
 
@@ -6,10 +6,20 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 
-const START: f64 = 1e-5;
+/// The rate of each step of a stage.
+fn rates(bench: &Bench, stage: &str) -> Vec<f64> {
+    let metrics = fs::read_to_string(bench.out().join("metrics.jsonl")).unwrap();
+    let rates = metrics.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let is_step = line["event"] == "step" && line["stage"] == stage;
+        is_step.then(|| line["learning_rate"].as_f64().unwrap())
+    });
+    rates.collect()
+}
 
 /// The greatest height, over the recipe's rate, of the training of what is kept, in so many steps of four of the 24 rows.
 fn greatest(steps: usize) -> f64 {
+    const START: f64 = 1e-5;
     let bench = Bench::new();
     let settings = [
         format!("train.learning_rate={START}"),
@@ -20,13 +30,7 @@ fn greatest(steps: usize) -> f64 {
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     bench.report(&settings);
-    let metrics = fs::read_to_string(bench.out().join("metrics.jsonl")).unwrap();
-    let rates = metrics.lines().filter_map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let is_step = line["event"] == "step" && line["stage"] == "train";
-        is_step.then(|| line["learning_rate"].as_f64().unwrap())
-    });
-    rates.fold(0.0, f64::max) / START
+    rates(&bench, "train").into_iter().fold(0.0, f64::max) / START
 }
 
 #[test]
@@ -35,4 +39,28 @@ fn rates_that_are_far_too_small_rise_further_where_rows_are_not_learnt_by_heart(
     let (new, often) = (greatest(12), greatest(13));
     assert!(new > 4.0 && new <= 10.0, "{new}");
     assert!(often > 2.0 && often <= 3.0 + 1e-9, "{often}");
+}
+
+#[test]
+fn warm_ups_end_before_the_first_measurement_and_start_again_with_what_is_kept() {
+    for after in ["rewind", "continue"] {
+        let bench = Bench::new();
+        bench.report(&[
+            "train.learning_rate=1e-2",
+            "train.warmup=0.5",
+            "train.schedule=constant",
+            "train.steps=18",
+            "probe.learning_rates=fixed",
+            &format!("select.after={after}"),
+        ]);
+        let is_full = |rate: &f64| (rate / 1e-2 - 1.0).abs() < 1e-9;
+        let is_warmed_up = |rates: &[f64], steps: usize| {
+            let (rising, whole) = rates.split_at(steps);
+            assert!(rising.is_sorted() && !rising.iter().any(is_full));
+            assert!(whole.iter().all(is_full), "{after}: {rates:?}");
+        };
+        // The burn-in takes two of the probe's six steps; twelve steps are left.
+        is_warmed_up(&rates(&bench, "probe"), 2);
+        is_warmed_up(&rates(&bench, "train"), 6);
+    }
 }

@@ -14,8 +14,7 @@ use crate::recipe::Recipe;
 /// would blur what is measured of it.
 /// What is left out is the identity, and takes no computation; its kinds are given back beside the groups.
 ///
-/// All kinds stay where they compete (`select.order` is empty), where a group of the first kind is larger than the budget, and for a race, in
-/// which sets of the other kinds take part.
+/// All kinds stay where they compete (`select.order` is empty), and where a group of the first kind is larger than the budget.
 pub(super) fn within(
     recipe: &Recipe,
     groups: Vec<Group>,
@@ -29,8 +28,7 @@ pub(super) fn within(
         .collect();
     let whole: usize = first.iter().map(|group| group.size).sum();
     let is_choice = whole >= budget && first.iter().all(|group| group.size <= budget);
-    let (Some(kind), true, 0) = (first.first().map(|g| g.kind), is_choice, recipe.select.race)
-    else {
+    let (Some(kind), true) = (first.first().map(|group| group.kind), is_choice) else {
         return (groups, BTreeSet::new());
     };
     let stays = |group: &Group| group.is_head() || group.is_reference() || is_first(group);

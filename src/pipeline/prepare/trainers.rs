@@ -80,16 +80,14 @@ impl Prepared<'_> {
         self.trainer_of(&self.groups, 0, schedule)
     }
 
-    /// A trainer that starts again after the selection, for `after: rewind`; in a race its warm-up is over within the first
-    /// half of a `round`.
-    pub fn rewound_trainer(&self, round: Option<usize>) -> Result<Trainer<'_>> {
-        let whole = self.schedule(self.horizon.after);
-        let most = round.map_or(usize::MAX, |round| round / 2);
-        let schedule = Schedule {
-            warmup: whole.warmup.min(most),
-            ..whole
-        };
-        self.trainer_of(&self.groups, 0, schedule)
+    /// The schedule of what is kept after the selection.
+    pub fn schedule_of_kept(&self) -> Schedule {
+        self.schedule(self.horizon.after)
+    }
+
+    /// A trainer that starts again after the selection, for `after: rewind`.
+    pub fn rewound_trainer(&self) -> Result<Trainer<'_>> {
+        self.trainer_of(&self.groups, 0, self.schedule_of_kept())
     }
 
     /// A trainer of all groups over the whole horizon, with nothing measured on the way.
