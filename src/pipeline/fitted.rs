@@ -1,26 +1,33 @@
 //! A trainer whose learning rates are fitted on the way.
 
-use std::ops::RangeInclusive;
-
 use super::information::sees_rows_often;
 use super::prepare::Prepared;
 use crate::error::Result;
-use crate::probe::HeightFit;
+use crate::probe::{HeightFit, Reach};
 use crate::train::{StepReport, Trainer};
 
-/// Multiple of the recipe's rates up to which those of a probe rise: beyond, all groups together are too fast to measure by.
-pub(super) const HIGHEST_OF_A_PROBE: f64 = 3.0;
-/// The same for a kept set whose training sees its rows often: those that fits take were learnt by heart too, and the best step by them
+/// That of a probe: beyond, all groups together are too fast to measure by.
+pub(super) const REACH_OF_A_PROBE: Reach = Reach {
+    bounds: 0.0..=3.0,
+    longest: 2.0,
+};
+/// That of a kept set whose training sees its rows often: those that fits take were learnt by heart too, and the best step by them
 /// may be one that the model does not stand for long. What too large a rate has spoilt, no later fit mends.
-const HIGHEST: f64 = 3.0;
-/// The same where it does not.
-const HIGHEST_ON_NEW_ROWS: f64 = 10.0;
+const REACH: Reach = Reach {
+    bounds: 1.0..=3.0,
+    longest: 2.0,
+};
+/// The same where it does not: the rates rise until the best step is no longer than the one that is taken.
+const REACH_ON_NEW_ROWS: Reach = Reach {
+    bounds: 1.0..=10.0,
+    longest: 1.0,
+};
 
-/// Multiples of the recipe's rates between which those of a kept set stay in a training of so many steps.
-pub(super) fn heights(prepared: &Prepared<'_>, steps: usize) -> RangeInclusive<f64> {
+/// How far fits move the rates of a kept set in a training of so many steps.
+pub(super) fn reach(prepared: &Prepared<'_>, steps: usize) -> Reach {
     match sees_rows_often(prepared, steps) {
-        true => 1.0..=HIGHEST,
-        false => 1.0..=HIGHEST_ON_NEW_ROWS,
+        true => REACH,
+        false => REACH_ON_NEW_ROWS,
     }
 }
 

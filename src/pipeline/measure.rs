@@ -5,7 +5,7 @@ use std::time::Instant;
 use autopeft_adapters::{Kind, State};
 use serde_json::json;
 
-use super::fitted::HIGHEST_OF_A_PROBE;
+use super::fitted::REACH_OF_A_PROBE;
 use super::freeze::EarlyFreezing;
 use super::prepare::Prepared;
 use super::recorder::Recorder;
@@ -84,11 +84,7 @@ pub fn run(
             every: recipe.probe.every,
             ratios: recipe.probe.learning_rates == LearningRates::HiDlr,
         },
-        heights: prepared.height_fit(
-            recipe.probe.every,
-            0..usize::MAX,
-            0.0..=HIGHEST_OF_A_PROBE,
-        )?,
+        heights: prepared.height_fit(recipe.probe.every, 0..usize::MAX, REACH_OF_A_PROBE)?,
     };
     let sizes: Vec<usize> = prepared.groups.iter().map(|group| group.size).collect();
     let mut freezing = EarlyFreezing::new(prepared)?;

@@ -1,12 +1,11 @@
 //! Fits the height of all learning rates to the step that they make together.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use autopeft_adapters::Directions;
 
 use super::estimator::Point;
-use super::rates::{Height, StepLosses};
+use super::rates::{Height, Reach, StepLosses};
 use crate::data::TrainOrder;
 use crate::error::Result;
 use crate::groups::Group;
@@ -45,8 +44,8 @@ pub struct FitPace {
     pub every: usize,
     /// The last step with a fit.
     pub until: usize,
-    /// Multiples of the start between which the height stays; it goes below them only where a loss is no number.
-    pub bounds: RangeInclusive<f64>,
+    /// How far they move the height.
+    pub reach: Reach,
 }
 
 impl<'a> HeightFit<'a> {
@@ -63,7 +62,7 @@ impl<'a> HeightFit<'a> {
             rows,
             groups,
             order,
-            height: Height::within(pace.bounds.clone()),
+            height: Height::within(pace.reach.clone()),
             pace,
             due: 0,
             fits: 0,

@@ -15,5 +15,5 @@ pub use fit::ParabolaFit;
 pub use gauss_newton::GaussNewton;
 pub use height::{FitPace, HeightFit};
 pub use hessian::{FullHessian, HessianVectorProduct};
-pub use rates::next_ratios;
+pub use rates::{Reach, next_ratios};
 pub use run::{Freeze, Probe, ProbeConfig, ProbeOutcome};

@@ -12,13 +12,22 @@ use super::influence::{Verdict, next_rate, optimal_rate};
 
 /// Greatest factor that one fit asks for.
 const GREATEST_FACTOR: f64 = 4.0;
-/// Multiples of the present step between which its best length may lie: four times either way of one half, which it is in a
-/// training that has settled, where the expected change of the loss is none. Closer than that, fits follow their noise.
-const GOOD: RangeInclusive<f64> = 0.125..=2.0;
+/// Multiple of the present step below which its best length lowers the rates: a quarter of one half, which it is in a training
+/// that has settled, where the expected change of the loss is none. Closer than that, fits follow their noise.
+const SHORTEST: f64 = 0.125;
 /// Share of the way to that factor, in logarithms, that is gone.
 const PACE: f64 = 0.5;
 /// Weight of a fit in the next one, and of that in the one after: a batch is noisy.
 const MEMORY: f64 = 0.7;
+
+/// How far fits move a height.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reach {
+    /// Multiples of the start between which the height stays; it goes below them only where a loss is no number.
+    pub bounds: RangeInclusive<f64>,
+    /// Multiple of the present step beyond which its best length raises the rates.
+    pub longest: f64,
+}
 
 /// Losses along the step of all groups.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,17 +51,17 @@ pub struct Height {
     /// Decaying sums over the fits, loss per unit of height and of its square.
     slope: f64,
     curvature: f64,
-    bounds: RangeInclusive<f64>,
+    reach: Reach,
 }
 
 impl Height {
-    /// One that stays within these bounds, its start being 1; below them it is lowered only for losses that are no numbers.
-    pub fn within(bounds: RangeInclusive<f64>) -> Self {
+    /// One that starts at 1.
+    pub fn within(reach: Reach) -> Self {
         Self {
             height: 1.0,
             slope: 0.0,
             curvature: 0.0,
-            bounds,
+            reach,
         }
     }
 
@@ -81,17 +90,18 @@ impl Height {
             1.0 // No minimum; or the loss rises for its slope more than for its bend, and a shorter step would be as wrong.
         } else {
             let best = fall.max(0.0) / bend;
-            best / best.clamp(*GOOD.start(), *GOOD.end())
+            best / best.clamp(SHORTEST, self.reach.longest)
         };
+        let bounds = &self.reach.bounds;
         let floor = match is_finite {
-            true => (self.bounds.start() / self.height).min(1.0),
+            true => (bounds.start() / self.height).min(1.0),
             false => 0.0,
         };
         let factor = factor
             .clamp(1.0 / GREATEST_FACTOR, GREATEST_FACTOR)
             .powf(PACE)
             .max(floor)
-            .min(self.bounds.end() / self.height);
+            .min(bounds.end() / self.height);
         self.height *= factor;
         factor
     }
@@ -136,8 +146,13 @@ mod tests {
         }
     }
 
+    fn height(bounds: RangeInclusive<f64>) -> Height {
+        let longest = 2.0;
+        Height::within(Reach { bounds, longest })
+    }
+
     fn first(losses: StepLosses) -> f64 {
-        Height::within(0.0..=3.0).factor(losses)
+        height(0.0..=3.0).factor(losses)
     }
 
     #[test]
@@ -160,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_rise_earlier_where_the_best_length_has_a_shorter_reach() {
+        let losses = parabola(0.2, 0.1);
+        let bounds = 0.0..=3.0;
+        let mut height = Height::within(Reach {
+            bounds,
+            longest: 1.0,
+        });
+        assert!((height.factor(losses) - 2.0_f64.sqrt()).abs() < 1e-9);
+        assert_eq!(first(losses), 1.0);
+    }
+
+    #[test]
     fn a_step_that_raises_the_loss_lowers_the_rates_if_its_curvature_does_it() {
         for (curvature, expected) in [(-0.1, 1.0), (0.0, 1.0), (0.3, 1.0), (3.0, 0.5)] {
             let factor = first(parabola(-0.2, curvature));
@@ -174,7 +201,7 @@ mod tests {
             ahead: f64::NAN,
             ..parabola(0.2, 0.1)
         };
-        let mut height = Height::within(0.0..=3.0);
+        let mut height = height(0.0..=3.0);
         assert!(height.factor(lost) < 1.0);
         assert!(height.slope == 0.0, "it does not stay in memory");
     }
@@ -182,7 +209,7 @@ mod tests {
     #[test]
     fn one_wild_fit_moves_less_after_others_than_alone() {
         let wild = parabola(0.0, 0.1);
-        let mut height = Height::within(0.0..=3.0);
+        let mut height = height(0.0..=3.0);
         for _ in 0..5 {
             assert_eq!(height.factor(parabola(0.1, 0.1)), 1.0);
         }
@@ -194,7 +221,7 @@ mod tests {
     fn repeated_fits_come_from_far_above_and_below_to_where_steps_are_good() {
         // Along the whole step the loss is least when the rates sum to 0.1.
         for (start, end) in [(1e-3, 0.012), (5e-3, 0.05), (10.0, 0.8), (0.02, 0.08)] {
-            let mut height = Height::within(0.0..=3.0);
+            let mut height = height(0.0..=3.0);
             let rates = (0..80).fold([start; 4], |rates, _| {
                 let sum: f64 = rates.iter().sum();
                 let factor = height.factor(parabola(sum, 10.0 * sum * sum));
@@ -208,7 +235,7 @@ mod tests {
     #[test]
     fn a_height_with_a_floor_goes_below_it_for_a_loss_that_is_no_number_alone() {
         let far_too_long = parabola(0.0, 10.0);
-        let mut height = Height::within(1.0..=3.0);
+        let mut height = height(1.0..=3.0);
         assert_eq!(height.factor(parabola(10.0, 1.0)), 2.0);
         let factors: Vec<f64> = (0..9).map(|_| height.factor(far_too_long)).collect();
         assert!((height.value() - 1.0).abs() < 1e-12, "{factors:?}");

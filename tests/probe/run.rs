@@ -8,7 +8,7 @@ use autopeft::interrupt::Interrupt;
 use autopeft::probe::influence::{Measurement, Verdict, rounding_floor};
 use autopeft::probe::{
     Estimate, Estimator, FitPace, Freeze, GaussNewton, HeightFit, HessianVectorProduct,
-    ParabolaFit, Point, Probe, ProbeConfig, ProbeOutcome, next_ratios,
+    ParabolaFit, Point, Probe, ProbeConfig, ProbeOutcome, Reach, next_ratios,
 };
 use autopeft::train::{AdamWConfig, Schedule, ScheduleKind, Trainer, TrainerConfig};
 use candle_core::DType;
@@ -120,7 +120,10 @@ fn run(bench: &Bench, data: &(Encoded, Padding), plan: Plan<'_>, freeze: &mut Fr
             let pace = FitPace {
                 every: plan.probe.every,
                 until: STEPS,
-                bounds: 0.0..=3.0,
+                reach: Reach {
+                    bounds: 0.0..=3.0,
+                    longest: 2.0,
+                },
             };
             HeightFit::new(&bench.model, rows, &bench.groups, order, pace)
         }),

@@ -1,12 +1,12 @@
 //! What trains, measures and fits a prepared model: orders of its rows, schedules, rates and optimizers, as the recipe has them.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use super::Prepared;
 use crate::data::{Batching, TrainOrder};
 use crate::error::Result;
 use crate::groups::Group;
-use crate::probe::{FitPace, HeightFit};
+use crate::probe::{FitPace, HeightFit, Reach};
 use crate::recipe::{self, LearningRates};
 use crate::train::{
     AdamWConfig, LinearProbe, Rows, Schedule, ScheduleKind, Trainer, TrainerConfig,
@@ -41,13 +41,13 @@ impl Prepared<'_> {
     }
 
     /// Fits the height of the learning rates within the first quarter of the steps `from..to`, at most `every` steps from one fit
-    /// to the next and within `bounds` times the start, by batches of the training's size; `None` where the recipe's rates are
+    /// to the next and as far as `reach` says, by batches of the training's size; `None` where the recipe's rates are
     /// fixed, or `every` is 0.
     pub fn height_fit(
         &self,
         every: usize,
         steps: Range<usize>,
-        bounds: RangeInclusive<f64>,
+        reach: Reach,
     ) -> Result<Option<HeightFit<'_>>> {
         if self.recipe.probe.learning_rates == LearningRates::Fixed || every == 0 {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Prepared<'_> {
         let pace = FitPace {
             every,
             until: steps.start + steps.len() / FITTED,
-            bounds,
+            reach,
         };
         Ok(Some(HeightFit::new(
             &*self.model,
