@@ -45,13 +45,21 @@ pub(super) fn is_by_influence(recipe: &Recipe) -> bool {
     matches!(recipe.select.solver, Solver::Exact | Solver::Greedy)
 }
 
-/// When the budget is spent on a group: after all of a lower number.
+/// When the budget is spent on a group: after all of a lower number. LoRA has a turn for each rank block, the first blocks of all
+/// modules before the second ones.
 pub(super) fn turn(recipe: &Recipe, group: &Group) -> usize {
-    let order = &recipe.select.order;
-    let place = order
-        .iter()
-        .position(|kind| Kind::from(*kind) == group.kind);
-    place.unwrap_or(order.len())
+    let mut turn = 0;
+    for kind in recipe.select.order.iter().copied().map(Kind::from) {
+        let is_lora = kind == Kind::Lora;
+        if kind == group.kind {
+            return turn + group.block.filter(|_| is_lora).unwrap_or(0);
+        }
+        turn += match is_lora {
+            true => recipe.superset.lora.rank_blocks.len(),
+            false => 1,
+        };
+    }
+    turn
 }
 
 /// The recipe's budget.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use autopeft_adapters::{Kind, State};
 
 use crate::groups::Group;
-use crate::pipeline::choose::turn;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 
@@ -21,16 +20,17 @@ pub(super) fn within(
     budget: usize,
     progress: &dyn Progress,
 ) -> (Vec<Group>, BTreeSet<Kind>) {
-    let is_counted = |group: &&Group| !group.is_head() && !group.is_reference();
-    let is_first = |group: &Group| turn(recipe, group) == 0;
-    let first: Vec<&Group> = (groups.iter().filter(is_counted))
-        .filter(|group| is_first(group))
-        .collect();
-    let whole: usize = first.iter().map(|group| group.size).sum();
-    let is_choice = whole >= budget && first.iter().all(|group| group.size <= budget);
-    let (Some(kind), true) = (first.first().map(|group| group.kind), is_choice) else {
+    let Some(kind) = recipe.select.order.first().copied().map(Kind::from) else {
         return (groups, BTreeSet::new());
     };
+    let is_first = |group: &Group| group.kind == kind && !group.is_reference();
+    let sizes: Vec<usize> = (groups.iter().filter(|group| is_first(group)))
+        .map(|group| group.size)
+        .collect();
+    let whole: usize = sizes.iter().sum();
+    if whole < budget || sizes.iter().any(|size| *size > budget) {
+        return (groups, BTreeSet::new());
+    }
     let stays = |group: &Group| group.is_head() || group.is_reference() || is_first(group);
     let (groups, others): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(stays);
     if !others.is_empty() {
