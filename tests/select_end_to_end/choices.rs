@@ -290,6 +290,37 @@ fn the_budget_is_spent_on_kinds_in_their_order_by_every_solver() {
 }
 
 #[test]
+fn the_first_rank_blocks_of_all_modules_come_before_second_ones() {
+    let whole = Bench::new().report(&["select.budget=6700"]);
+    let is_first = |name: &str| name.ends_with("#0");
+    let size = |is_one: &dyn Fn(&str, Kind) -> bool| -> usize {
+        let groups = (whole.groups.iter()).filter(|group| is_one(&group.name, group.kind));
+        groups.map(|group| group.parameters).sum()
+    };
+    let (norms, first) = (
+        size(&|_, kind| kind == Kind::Norm),
+        size(&|name, _| is_first(name)),
+    );
+    let budget = format!("select.budget={}", norms + first / 2);
+    // Parameters of LoRA that are kept: of first blocks, and of further ones.
+    let spent = |order: &str| -> (usize, usize) {
+        let report = Bench::new().report(&[order, &budget]);
+        let lora = |first: bool| {
+            let kept = report.groups.iter().filter(|group| group.kept);
+            let kept = kept.filter(|group| group.kind == Kind::Lora);
+            let kept = kept.filter(|group| is_first(&group.name) == first);
+            kept.map(|group| group.parameters).sum::<usize>()
+        };
+        (lora(true), lora(false))
+    };
+    let (first, further) = spent("select.order=[norm, lora]");
+    assert!(first > 8 * further && first > 0, "{first} {further}");
+    // Otherwise the test shows nothing.
+    let (first, further) = spent("select.order=[]");
+    assert!(further > first / 2, "{first} {further}");
+}
+
+#[test]
 fn a_first_kind_that_is_more_than_the_budget_is_measured_alone() {
     let kinds = |settings: &[&str]| -> (BTreeSet<Kind>, SelectionReport) {
         let report = Bench::new().report(settings);
