@@ -70,7 +70,7 @@ fn the_quickstart_beats_the_majority_class_and_keeps_much_the_same_groups_with_a
     // Measured between seeds 0, 1 and 2: 0.75 to 0.82.
     let (shared, by_chance) = overlap(&reports[0], &reports[1]);
     assert!(
-        shared > 1.5 * by_chance,
+        shared > 2.5 * by_chance,
         "the sets share {shared:.2} of their groups, by chance {by_chance:.2}"
     );
 }

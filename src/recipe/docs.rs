@@ -222,7 +222,7 @@ pub const KEYS: &[Key] = &[
     row("select.method", Form::Words(Method::WORDS), "the rule"),
     row("select.budget", Form::Budget, "parameters to keep besides the head: a count, or a share of the model"),
     row("select.order", Form::WordList(ModuleKind::WORDS), "method `budget`: kinds in the order in which the budget is spent on them, the others after them; of `lora` the first rank blocks of all modules before the second ones; an empty list lets all compete at once"),
-    row("select.per_nat", OPTIONAL_NUMBER, "method `budget`: where a training passes over the rows more than twice, after the first of these kinds fill only up to so many parameters for each nat in the rows, which is their labels or learned tokens times the untrained loss; `null` fills the budget"),
+    row("select.per_nat", OPTIONAL_NUMBER, "method `budget`: where a training passes over the rows more than twice, after the first of these kinds (of `lora` its first rank blocks) fill only up to so many parameters for each nat in the rows, which is their labels or learned tokens times the untrained loss; `null` fills the budget"),
     row("select.solver", Form::Words(Solver::WORDS), "method `budget`: the set of groups worth most one by one, worth most together (needs `gauss-newton` or `full`), with the greatest slopes, or by influence"),
     row("select.psi", Form::Number, "method `psi`: keep groups with psi times the least influence of the base weights"),
     row("select.top", Form::Count, "method `top`: number of groups to keep"),
