@@ -1,10 +1,10 @@
 //! Does a measured selection beat what people do instead, at equal parameters and equal compute?
 //!
-//!     cargo run --release --example evidence -- benches/evidence/settings/encoders.yaml --models DIR --data DIR --out DIR
+//!     cargo run --release --example evidence -- benches/evidence/settings/grid.yaml --models DIR --data DIR --out DIR
 //!
 //! Every arm trains the same model on the same rows for the same compute, and is evaluated on rows that nobody chose by.
 //! A finished arm is a line of `runs.csv`; a run that is started again goes on behind the last one. What probes measured is
-//! in `groups.csv`. At the end come `tables.md` and a plot for each task.
+//! in `groups.csv`. At the end come `tables.md` and a plot for each task. Several settings have a folder each.
 #![allow(
     clippy::print_stdout,
     reason = "a program that reports its progress on the terminal"
@@ -45,15 +45,16 @@ use uniform::Mix;
 /// Compares selections with what people do instead.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to compare: a YAML file.
-    setting: PathBuf,
+    /// What to compare: a YAML file, or several.
+    #[arg(required = true)]
+    settings: Vec<PathBuf>,
     /// Folder of the models that the setting names.
     #[arg(long, default_value = ".")]
     models: PathBuf,
     /// Folder of the data sets that the setting names.
     #[arg(long, default_value = ".")]
     data: PathBuf,
-    /// Folder of the results; finished arms in it are not run again.
+    /// Folder of the results; finished arms in it are not run again. With several settings it has one named as each.
     #[arg(long)]
     out: PathBuf,
     /// Only these tasks of the setting.
@@ -62,14 +63,41 @@ struct Arguments {
     /// Only these seeds of the setting.
     #[arg(long, value_delimiter = ',')]
     seeds: Vec<u64>,
+    /// Nothing is run; tables and plots of the arms that are finished.
+    #[arg(long)]
+    tables: bool,
 }
 
 fn main() -> Result<()> {
     autopeft::memory::keep_freed();
     autopeft::threads::start(None)?;
     let arguments = Arguments::parse();
-    let setting = Setting::read(&arguments.setting)?;
-    let mut ledger = Ledger::open(&arguments.out)?;
+    let settings = (arguments.settings.iter())
+        .map(|path| Setting::read(path))
+        .collect::<Result<Vec<_>>>()?;
+    for only in &arguments.only {
+        let mut tasks = settings.iter().flat_map(|setting| &setting.tasks);
+        ensure!(
+            tasks.any(|task| task.name == *only),
+            "`--only {only}` names no task of the setting"
+        );
+    }
+    for (path, setting) in arguments.settings.iter().zip(&settings) {
+        let out = match (settings.len(), path.file_stem()) {
+            (2.., Some(name)) => arguments.out.join(name),
+            _ => arguments.out.clone(),
+        };
+        if !arguments.tables {
+            run(&arguments, setting, &out)?;
+        }
+        write_tables(setting, &out)?;
+    }
+    Ok(())
+}
+
+/// Runs what is not finished of a setting.
+fn run(arguments: &Arguments, setting: &Setting, out: &Path) -> Result<()> {
+    let mut ledger = Ledger::open(out)?;
     for task in &setting.tasks {
         if !arguments.only.is_empty() && !arguments.only.contains(&task.name) {
             continue;
@@ -80,8 +108,9 @@ fn main() -> Result<()> {
             }
             for &rate in task.rates.as_ref().unwrap_or(&setting.rates) {
                 let at = At {
-                    arguments: &arguments,
-                    setting: &setting,
+                    arguments,
+                    setting,
+                    out,
                     task,
                     seed,
                     rate,
@@ -91,14 +120,21 @@ fn main() -> Result<()> {
             }
         }
     }
-    let (rows, groups) = (
-        ledger::rows(&arguments.out)?,
-        ledger::group_rows(&arguments.out)?,
+    Ok(())
+}
+
+/// Tables and plots of a setting's finished arms, and whether its claims hold.
+fn write_tables(setting: &Setting, out: &Path) -> Result<()> {
+    let (rows, groups) = (ledger::rows(out)?, ledger::group_rows(out)?);
+    ensure!(
+        !rows.is_empty() || !groups.is_empty(),
+        "no finished arms in {}",
+        out.display()
     );
     let about_groups = ranking::tables(&rows, &groups) + &agreement::tables(&groups);
     if !about_groups.is_empty() {
         println!("{about_groups}");
-        std::fs::write(arguments.out.join("groups.md"), about_groups)?;
+        std::fs::write(out.join("groups.md"), about_groups)?;
     }
     let reference = setting.equal_to.as_deref();
     let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
@@ -109,8 +145,8 @@ fn main() -> Result<()> {
         };
         let tables = comparison.markdown();
         println!("{tables}");
-        std::fs::write(arguments.out.join("tables.md"), tables)?;
-        comparison.plot(&arguments.out)?;
+        std::fs::write(out.join("tables.md"), tables)?;
+        comparison.plot(out)?;
         claims::check(&setting.claims, &comparison, &groups)?;
     }
     Ok(())
@@ -121,6 +157,7 @@ fn main() -> Result<()> {
 struct At<'a> {
     arguments: &'a Arguments,
     setting: &'a Setting,
+    out: &'a Path,
     task: &'a Task,
     seed: u64,
     rate: f64,
@@ -325,7 +362,7 @@ impl At<'_> {
             let recipe = self.without_probe(budget, &[], false, ledger)?;
             let bench = Bench::new(&recipe, self.task.test_rows)?;
             let model = self.arguments.models.join(&self.task.model);
-            let (cut, whole) = cut::cut(&model, transfer.layers, &self.arguments.out)?;
+            let (cut, whole) = cut::cut(&model, transfer.layers, self.out)?;
             let capacity = bench.capacity(budget)? * transfer.layers / whole;
             let changes = [
                 format!("model={}", cut.display()),
