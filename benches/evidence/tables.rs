@@ -27,16 +27,14 @@ struct Cell {
 }
 
 impl Cell {
+    fn losses(&self) -> Spread {
+        let losses: Vec<f64> = self.by_seed.values().map(|value| value.1).collect();
+        Spread::of(&losses)
+    }
+
     /// Mean over the seeds.
     fn loss(&self) -> f64 {
-        Spread::of(
-            &self
-                .by_seed
-                .values()
-                .map(|value| value.1)
-                .collect::<Vec<_>>(),
-        )
-        .mean
+        self.losses().mean
     }
 
     /// Its mean beyond another cell's over the seeds that both have, and the standard error of that.
@@ -144,7 +142,8 @@ impl Comparison<'_> {
             rows: &own,
         };
         let mut text = format!(
-            "Every arm at a rate of `{}`:\n\n{}\nEvery arm at its best rate:\n\n{}",
+            "Values are mean ± standard deviation over the seeds, differences mean ± standard error over pairs of one seed.\n\n\
+             Every arm at a rate of `{}`:\n\n{}\nEvery arm at its best rate:\n\n{}",
             self.reference,
             at_own_rate.verdicts(),
             self.verdicts()
@@ -191,7 +190,9 @@ impl Comparison<'_> {
                 let best = (cells.iter())
                     .filter(|(arm, _)| is_other(arm))
                     .min_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
-                let name = best.map_or("–", |(arm, _)| arm);
+                let name = best.map_or("–".to_owned(), |(arm, cell)| {
+                    format!("{arm}, {:.0e}", cell.rate)
+                });
                 let difference = |cell: Option<&Cell>| {
                     cell.map_or("–".to_owned(), |cell| {
                         cell.difference(reference, |value| value.1)
@@ -200,8 +201,8 @@ impl Comparison<'_> {
                 // Writing into a `String` cannot fail.
                 let _ = writeln!(
                     text,
-                    "| {task} | {budget} | {:.4} | {name} | {} | {} |",
-                    reference.loss(),
+                    "| {task} | {budget} | {} | {name} | {} | {} |",
+                    reference.losses(),
                     difference(best.map(|(_, cell)| cell)),
                     difference(cells.get("random")),
                 );
@@ -230,9 +231,8 @@ impl Comparison<'_> {
 }
 
 fn line(arm: &str, cell: &Cell, reference: &Cell) -> String {
-    let values =
-        |of: fn(&(f64, f64)) -> f64| -> Vec<f64> { cell.by_seed.values().map(of).collect() };
-    let (metric, loss) = (Spread::of(&values(|v| v.0)), Spread::of(&values(|v| v.1)));
+    let metrics: Vec<f64> = cell.by_seed.values().map(|value| value.0).collect();
+    let (metric, loss) = (Spread::of(&metrics), cell.losses());
     let (of_metric, of_loss) = (
         cell.difference(reference, |value| value.0),
         cell.difference(reference, |value| value.1),
