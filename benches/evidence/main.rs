@@ -90,7 +90,7 @@ fn main() -> Result<()> {
         if !arguments.tables {
             run(&arguments, setting, &out)?;
         } else if settings.len() > 1 && !out.exists() {
-            eprintln!("{}: nothing of it was run", path.display());
+            println!("{}: nothing of it was run", path.display());
             continue;
         }
         write_tables(setting, &out)?;
