@@ -36,7 +36,7 @@ use autopeft::recipe::{Override, Recipe};
 use clap::Parser;
 
 use bench::{Bench, cpu_seconds};
-use ledger::{Key, Ledger, Row};
+use ledger::{GroupRow, Key, Ledger, Row};
 use probed::Probed;
 use setting::{ProbeSetting, RankingSetting, SelectionSetting, Setting, Task, TransferSetting};
 use tables::Comparison;
@@ -89,11 +89,14 @@ fn main() -> Result<()> {
         };
         if !arguments.tables {
             run(&arguments, setting, &out)?;
-        } else if settings.len() > 1 && !out.exists() {
+        }
+        let (rows, groups) = (ledger::rows(&out)?, ledger::group_rows(&out)?);
+        if rows.is_empty() && groups.is_empty() {
+            ensure!(settings.len() > 1, "no finished arms in {}", out.display());
             println!("{}: nothing of it was run", path.display());
             continue;
         }
-        write_tables(setting, &out)?;
+        write_tables(setting, &out, &rows, &groups)?;
     }
     Ok(())
 }
@@ -127,14 +130,8 @@ fn run(arguments: &Arguments, setting: &Setting, out: &Path) -> Result<()> {
 }
 
 /// Tables and plots of a setting's finished arms, and whether its claims hold.
-fn write_tables(setting: &Setting, out: &Path) -> Result<()> {
-    let (rows, groups) = (ledger::rows(out)?, ledger::group_rows(out)?);
-    ensure!(
-        !rows.is_empty() || !groups.is_empty(),
-        "no finished arms in {}",
-        out.display()
-    );
-    let about_groups = ranking::tables(&rows, &groups) + &agreement::tables(&groups);
+fn write_tables(setting: &Setting, out: &Path, rows: &[Row], groups: &[GroupRow]) -> Result<()> {
+    let about_groups = ranking::tables(rows, groups) + &agreement::tables(groups);
     if !about_groups.is_empty() {
         println!("{about_groups}");
         std::fs::write(out.join("groups.md"), about_groups)?;
@@ -142,15 +139,12 @@ fn write_tables(setting: &Setting, out: &Path) -> Result<()> {
     let reference = setting.equal_to.as_deref();
     let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
     if let Some(reference) = reference {
-        let comparison = Comparison {
-            reference,
-            rows: &rows,
-        };
+        let comparison = Comparison { reference, rows };
         let tables = comparison.markdown();
         println!("{tables}");
         std::fs::write(out.join("tables.md"), tables)?;
         comparison.plot(out)?;
-        claims::check(&setting.claims, &comparison, &groups)?;
+        claims::check(&setting.claims, &comparison, groups)?;
     }
     Ok(())
 }

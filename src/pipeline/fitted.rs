@@ -11,24 +11,19 @@ pub(super) const REACH_OF_A_PROBE: Reach = Reach {
     bounds: 0.0..=3.0,
     longest: 2.0,
 };
-/// That of a kept set whose training sees its rows often: the rates rise until the best step is no longer than the one that is
-/// taken. The rows that fits take were learnt by heart too, and the best step by them may be one that the model does not stand for
-/// long. What too large a rate has spoilt, no later fit mends: hence the bound.
-const REACH: Reach = Reach {
-    bounds: 1.0..=3.0,
-    longest: 1.0,
-};
-/// The same where it sees them at most twice, so that most fits are by new rows.
-const REACH_ON_NEW_ROWS: Reach = Reach {
-    bounds: 1.0..=10.0,
-    longest: 1.0,
-};
-
-/// How far fits move the rates of a kept set in a training of so many steps.
+/// How far fits move the rates of a kept set in a training of so many steps: up until the best step is no longer than the one that
+/// is taken.
+///
+/// Where it sees its rows often, those that fits take were learnt by heart too, and the best step by them may be one that the model
+/// does not stand for long. What too large a rate has spoilt, no later fit mends, hence the tighter bound there.
 pub(super) fn reach(prepared: &Prepared<'_>, steps: usize) -> Reach {
-    match sees_rows_often(prepared, steps) {
-        true => REACH,
-        false => REACH_ON_NEW_ROWS,
+    let highest = match sees_rows_often(prepared, steps) {
+        true => 3.0,
+        false => 10.0,
+    };
+    Reach {
+        bounds: 1.0..=highest,
+        longest: 1.0,
     }
 }
 
