@@ -72,6 +72,21 @@ impl Row {
         }
     }
 
+    /// The same training under the name of another arm, which comes to the same groups.
+    pub fn named(&self, arm: &str) -> Self {
+        Self {
+            arm: arm.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it has these groups, the head apart.
+    pub fn has_groups(&self, groups: &[Group], kept: &[bool]) -> bool {
+        let groups = without_head(groups, kept);
+        let size: usize = groups.iter().map(|group| group.size).sum();
+        self.parameters == size && self.groups == names(&groups)
+    }
+
     pub fn new(
         key: Key,
         bench: &Bench<'_>,
@@ -80,10 +95,7 @@ impl Row {
         steps: usize,
         seconds: f64,
     ) -> Self {
-        let groups: Vec<_> = (bench.prepared.groups.iter().zip(kept))
-            .filter(|(group, kept)| **kept && !group.is_head())
-            .map(|(group, _)| group)
-            .collect();
+        let groups = without_head(&bench.prepared.groups, kept);
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for group in &groups {
             *kinds.entry(group.kind.name()).or_default() += group.size;
@@ -91,7 +103,6 @@ impl Row {
         let kinds: Vec<String> = (kinds.iter())
             .map(|(kind, size)| format!("{kind}:{size}"))
             .collect();
-        let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
         let (metric, value) = evaluation
             .named()
             .first()
@@ -106,7 +117,7 @@ impl Row {
             examples: evaluation.examples,
             seconds,
             kinds: kinds.join(" "),
-            groups: names.join(" "),
+            groups: names(&groups),
             task: key.task,
             arm: key.arm,
             budget: key.budget,
@@ -114,6 +125,18 @@ impl Row {
             rate: key.rate,
         }
     }
+}
+
+fn without_head<'a>(groups: &'a [Group], kept: &[bool]) -> Vec<&'a Group> {
+    (groups.iter().zip(kept))
+        .filter(|(group, kept)| **kept && !group.is_head())
+        .map(|(group, _)| group)
+        .collect()
+}
+
+fn names(groups: &[&Group]) -> String {
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    names.join(" ")
 }
 
 /// One score that a probe gave to a group.
@@ -139,8 +162,8 @@ impl GroupRow {
 
 /// The files of a comparison.
 pub struct Ledger {
-    /// Steps of the finished arms.
-    done: BTreeMap<String, usize>,
+    /// The finished arms.
+    done: BTreeMap<String, Row>,
     /// Probes whose scores are written.
     scored: BTreeSet<String>,
     runs: csv::Writer<File>,
@@ -155,7 +178,7 @@ impl Ledger {
         let path = folder.join(RUNS);
         let rows = rows(folder)?;
         let done = (rows.into_iter())
-            .map(|row| (row.key().text(), row.steps))
+            .map(|row| (row.key().text(), row))
             .collect();
         let scored = (group_rows(folder)?.iter())
             .map(|row| scored_key(&row.task, &row.probe, row.seed, row.rate))
@@ -172,13 +195,18 @@ impl Ledger {
         self.done.contains_key(&key.text())
     }
 
+    pub fn get(&self, key: &Key) -> Option<&Row> {
+        self.done.get(&key.text())
+    }
+
     /// Steps of a finished arm, measurements counted as such; where it was not run at this rate, of another one.
     pub fn steps(&self, key: &Key) -> Option<usize> {
         let text = key.text_without_rate();
-        let same = self.done.get(&key.text());
         let mut others = self.done.iter().filter(|(arm, _)| arm.starts_with(&text));
-        same.or_else(|| others.next().map(|(_, steps)| steps))
-            .copied()
+        let row = self
+            .get(key)
+            .or_else(|| others.next().map(|(_, row)| row))?;
+        Some(row.steps)
     }
 
     pub fn add(&mut self, row: Row) -> Result<()> {
@@ -198,7 +226,7 @@ impl Ledger {
             row.seconds
         );
         self.runs.serialize(&row)?;
-        self.done.insert(row.key().text(), row.steps);
+        self.done.insert(row.key().text(), row);
         Ok(self.runs.flush()?)
     }
 

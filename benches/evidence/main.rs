@@ -149,6 +149,9 @@ fn write_tables(setting: &Setting, out: &Path, rows: &[Row], groups: &[GroupRow]
     Ok(())
 }
 
+/// What the arms are called whose rates are fitted on the way.
+const FITTED: &str = "/fitted";
+
 /// A task with a seed and a learning rate.
 #[derive(Clone, Copy)]
 struct At<'a> {
@@ -179,12 +182,8 @@ impl At<'_> {
         for ranking in &self.setting.rankings {
             self.ranking(ranking, ledger)?;
         }
-        for mix in &self.setting.uniform {
-            self.uniform(mix, false, ledger)?;
-        }
-        for mix in &self.setting.fitted {
-            self.uniform(mix, true, ledger)?;
-        }
+        self.uniform(&self.setting.uniform, "", ledger)?;
+        self.uniform(&self.setting.fitted, FITTED, ledger)?;
         for draw in 0..self.setting.random {
             self.random(draw, ledger)?;
         }
@@ -379,41 +378,41 @@ impl At<'_> {
         Ok(())
     }
 
-    /// Uniform adapters within each budget.
-    fn uniform(self, mix: &Mix, fitted: bool, ledger: &mut Ledger) -> Result<()> {
-        for budget in self.setting.budgets_of(mix) {
-            let arm = mix.name() + if fitted { "/fitted" } else { "" };
-            let key = self.key(&arm, budget);
-            if ledger.has(&key) {
-                continue;
-            }
-            let recipe = self.without_probe(budget, &[], fitted, ledger)?;
-            let bench = Bench::new(&recipe, self.task.test_rows)?;
-            let capacity = bench.capacity(budget)?;
-            let changes = mix.changes(&bench.prepared.groups, capacity);
-            if changes.is_empty() {
-                self.train(&bench, key, mix, capacity, fitted, ledger)?;
-            } else {
-                let recipe = self.without_probe(budget, &changes, fitted, ledger)?;
+    /// Uniform adapters within each budget. A mix that comes to the groups of one before it, where its first families fill the budget
+    /// or where the others have nothing, is that one.
+    fn uniform(self, mixes: &[Mix], suffix: &str, ledger: &mut Ledger) -> Result<()> {
+        let fitted = suffix == FITTED;
+        for (index, mix) in mixes.iter().enumerate() {
+            let (before, arm) = (&mixes[..index], mix.name() + suffix);
+            for budget in self.setting.budgets_of(mix) {
+                let key = self.key(&arm, budget);
+                if ledger.has(&key) {
+                    continue;
+                }
+                let mut recipe = self.without_probe(budget, &[], fitted, ledger)?;
                 let bench = Bench::new(&recipe, self.task.test_rows)?;
-                self.train(&bench, key, mix, capacity, fitted, ledger)?;
+                let capacity = bench.capacity(budget)?;
+                let changes = mix.changes(&bench.prepared.groups, capacity);
+                let bench = if changes.is_empty() {
+                    bench
+                } else {
+                    recipe = self.without_probe(budget, &changes, fitted, ledger)?;
+                    Bench::new(&recipe, self.task.test_rows)?
+                };
+                let capacity = if mix.is_whole() { usize::MAX } else { capacity };
+                let groups = &bench.prepared.groups;
+                let kept = uniform(&mix.0, groups, capacity);
+                let twin = before.iter().find_map(|other| {
+                    let row = ledger.get(&self.key(&(other.name() + suffix), budget))?;
+                    (row.has_groups(groups, &kept)).then(|| row.named(&arm))
+                });
+                match twin {
+                    Some(row) => ledger.add(row)?,
+                    None => self.run_alone(&bench, key, &kept, fitted, ledger)?,
+                }
             }
         }
         Ok(())
-    }
-
-    fn train(
-        self,
-        bench: &Bench<'_>,
-        key: Key,
-        mix: &Mix,
-        capacity: usize,
-        fitted: bool,
-        ledger: &mut Ledger,
-    ) -> Result<()> {
-        let capacity = if mix.is_whole() { usize::MAX } else { capacity };
-        let kept = uniform(&mix.0, &bench.prepared.groups, capacity);
-        self.run_alone(bench, key, &kept, fitted, ledger)
     }
 
     /// Groups of the superset by lot.
