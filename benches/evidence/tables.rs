@@ -16,8 +16,8 @@ pub struct Comparison<'a> {
     pub rows: &'a [Row],
 }
 
-/// Values of an arm on one task within one budget, by seed, at the rate with the lowest mean loss.
-#[derive(Debug, Clone, Default)]
+/// Values of an arm at a rate on one task within one budget, by seed.
+#[derive(Debug, Clone)]
 struct Cell {
     rate: f64,
     parameters: usize,
@@ -27,6 +27,26 @@ struct Cell {
 }
 
 impl Cell {
+    /// Draws of one seed are one value, their mean.
+    fn of(rows: &[&Row]) -> Option<Self> {
+        let first = rows.first()?;
+        let seeds: BTreeSet<u64> = rows.iter().map(|row| row.seed).collect();
+        let by_seed = seeds.into_iter().map(|seed| {
+            let mean = |of: fn(&Row) -> f64| {
+                let of_seed = rows.iter().filter(|row| row.seed == seed);
+                let values: Vec<f64> = of_seed.map(|row| of(row)).collect();
+                Spread::of(&values).mean
+            };
+            (seed, (mean(|row| row.value), mean(|row| row.loss)))
+        });
+        Some(Self {
+            rate: first.rate,
+            parameters: first.parameters,
+            steps: first.steps,
+            by_seed: by_seed.collect(),
+        })
+    }
+
     fn losses(&self) -> Spread {
         let losses: Vec<f64> = self.by_seed.values().map(|value| value.1).collect();
         Spread::of(&losses)
@@ -71,8 +91,8 @@ impl Comparison<'_> {
         names
     }
 
-    /// The arms of a task within a budget; arms of any budget stand in all of them.
-    fn cells(&self, task: &str, budget: &str) -> BTreeMap<String, Cell> {
+    /// The arms of a task within a budget at each rate; arms of any budget stand in all of them.
+    fn at_each_rate(&self, task: &str, budget: &str) -> Vec<(String, Cell)> {
         let mut by_rate: BTreeMap<(String, String), Vec<&Row>> = BTreeMap::new();
         for row in self.rows {
             let is_whole = matches!(row.arm.as_str(), "superset" | "head");
@@ -81,34 +101,21 @@ impl Comparison<'_> {
                 by_rate.entry(key).or_default().push(row);
             }
         }
-        let mut cells: BTreeMap<String, (f64, Cell)> = BTreeMap::new();
-        for ((arm, _), rows) in by_rate {
-            let Some(first) = rows.first() else { continue };
-            let mut cell = Cell {
-                rate: first.rate,
-                parameters: first.parameters,
-                steps: first.steps,
-                by_seed: BTreeMap::new(),
-            };
-            let seeds: BTreeSet<u64> = rows.iter().map(|row| row.seed).collect();
-            for seed in seeds {
-                let of_seed: Vec<&&Row> = rows.iter().filter(|row| row.seed == seed).collect();
-                let mean = |of: &dyn Fn(&Row) -> f64| {
-                    of_seed.iter().map(|row| of(row)).sum::<f64>() / of_seed.len() as f64
-                };
-                let values = (mean(&|row| row.value), mean(&|row| row.loss));
-                cell.by_seed.insert(seed, values);
-            }
-            let loss = cell.loss();
-            let is_better = cells.get(&arm).is_none_or(|(best, _)| loss < *best);
+        (by_rate.into_iter())
+            .filter_map(|((arm, _), rows)| Some((arm, Cell::of(&rows)?)))
+            .collect()
+    }
+
+    /// The same, each arm at its best rate.
+    fn cells(&self, task: &str, budget: &str) -> BTreeMap<String, Cell> {
+        let mut best: BTreeMap<String, Cell> = BTreeMap::new();
+        for (arm, cell) in self.at_each_rate(task, budget) {
+            let is_better = best.get(&arm).is_none_or(|best| cell.loss() < best.loss());
             if is_better {
-                cells.insert(arm, (loss, cell));
+                best.insert(arm, cell);
             }
         }
-        cells
-            .into_iter()
-            .map(|(arm, (_, cell))| (arm, cell))
-            .collect()
+        best
     }
 
     /// Task and budget with the mean losses of the reference and of this arm.
@@ -126,8 +133,8 @@ impl Comparison<'_> {
         pairs
     }
 
-    /// The reference beside the best arm without a measurement and beside groups by lot; then a table of all arms for each task
-    /// and budget. In Markdown.
+    /// The reference beside the best arm without a measurement and beside groups by lot; then a table of all arms and rates for each
+    /// task and budget. In Markdown.
     pub fn markdown(&self) -> String {
         let rates: Vec<f64> = (self.rows.iter())
             .filter(|row| row.arm == self.reference)
@@ -153,8 +160,9 @@ impl Comparison<'_> {
                 .find(|row| row.task == task)
                 .map_or("metric", |row| &row.metric);
             for budget in self.names(|row| &row.budget) {
-                let cells = self.cells(&task, &budget);
-                let Some(reference) = cells.get(self.reference) else {
+                let mut cells = self.at_each_rate(&task, &budget);
+                let best = self.cells(&task, &budget);
+                let Some(reference) = best.get(self.reference) else {
                     continue;
                 };
                 // Writing into a `String` cannot fail.
@@ -164,9 +172,8 @@ impl Comparison<'_> {
                      |---|---|---|---|---|---|---|---|---|",
                     other = self.reference,
                 );
-                let mut order: Vec<(&String, &Cell)> = cells.iter().collect();
-                order.sort_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
-                for (arm, cell) in order {
+                cells.sort_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
+                for (arm, cell) in &cells {
                     let _ = writeln!(text, "{}", line(arm, cell, reference));
                 }
             }
