@@ -1,9 +1,9 @@
-//! How probes agree about the order of groups: with another seed, and with another probe.
+//! How probes agree about the order of groups, with another seed and with another probe, and selections about what they keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::ledger::GroupRow;
+use crate::ledger::{GroupRow, Row};
 use crate::statistics::{Spread, spearman};
 
 /// The score that is compared.
@@ -66,6 +66,49 @@ pub fn tables(groups: &[GroupRow]) -> String {
             }
             let _ = writeln!(text, "{line}");
         }
+    }
+    text
+}
+
+/// Share of the groups that an arm keeps with two seeds (twice what is kept with both, of all that is kept), for each pair of seeds. In
+/// Markdown; empty with one seed.
+pub fn sets(rows: &[Row], arm: &str) -> String {
+    let mut of_seeds: BTreeMap<(&str, &str, String), Vec<BTreeSet<&str>>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.arm == arm) {
+        let place = (
+            row.task.as_str(),
+            row.budget.as_str(),
+            format!("{:e}", row.rate),
+        );
+        let groups = row.groups.split_whitespace().collect();
+        of_seeds.entry(place).or_default().push(groups);
+    }
+    let mut text = String::new();
+    for ((task, budget, rate), sets) in of_seeds {
+        let shares: Vec<String> = (sets.iter().enumerate())
+            .flat_map(|(number, a)| sets.iter().skip(number + 1).map(move |b| (a, b)))
+            .map(|(a, b)| {
+                let both = a.intersection(b).count();
+                format!(
+                    "{:.2}",
+                    2.0 * both as f64 / (a.len() + b.len()).max(1) as f64
+                )
+            })
+            .collect();
+        if !shares.is_empty() {
+            // Writing into a `String` cannot fail.
+            let _ = writeln!(
+                text,
+                "| {task} | {budget} | {rate} | {} |",
+                shares.join(", ")
+            );
+        }
+    }
+    if !text.is_empty() {
+        let head = "| task | budget | rate | shared |\n|---|---|---|---|\n";
+        text = format!(
+            "\nShare of the groups that two seeds of `{arm}` have in common:\n\n{head}{text}"
+        );
     }
     text
 }

@@ -140,7 +140,7 @@ fn write_tables(setting: &Setting, out: &Path, rows: &[Row], groups: &[GroupRow]
     let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
     if let Some(reference) = reference {
         let comparison = Comparison { reference, rows };
-        let tables = comparison.markdown();
+        let tables = comparison.markdown() + &agreement::sets(rows, reference);
         println!("{tables}");
         std::fs::write(out.join("tables.md"), tables)?;
         comparison.plot(out)?;
