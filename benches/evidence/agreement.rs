@@ -71,8 +71,11 @@ pub fn tables(groups: &[GroupRow]) -> String {
 }
 
 /// Share of the groups that an arm keeps with two seeds (twice what is kept with both, of all that is kept), for each pair of seeds. In
-/// Markdown; empty with one seed.
-pub fn sets(rows: &[Row], arm: &str) -> String {
+/// Markdown; empty with one seed or without such an arm.
+pub fn sets(rows: &[Row], arm: Option<&str>) -> String {
+    let Some(arm) = arm else {
+        return String::new();
+    };
     let mut of_seeds: BTreeMap<(&str, &str, String), Vec<BTreeSet<&str>>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.arm == arm) {
         let place = (

@@ -138,14 +138,21 @@ fn write_tables(setting: &Setting, out: &Path, rows: &[Row], groups: &[GroupRow]
     }
     let reference = setting.equal_to.as_deref();
     let reference = reference.or(setting.selections.first().map(|first| first.name.as_str()));
-    if let Some(reference) = reference {
-        let comparison = Comparison { reference, rows };
+    let within_budgets: Vec<Row> = (rows.iter())
+        .filter(|row| row.budget != ranking::BUDGET)
+        .cloned()
+        .collect();
+    let comparison = Comparison {
+        reference,
+        rows: &within_budgets,
+    };
+    if !within_budgets.is_empty() {
         let tables = comparison.markdown() + &agreement::sets(rows, reference);
         println!("{tables}");
         std::fs::write(out.join("tables.md"), tables)?;
         comparison.plot(out)?;
-        claims::check(&setting.claims, &comparison, groups)?;
     }
+    claims::check(&setting.claims, &comparison, groups)?;
     Ok(())
 }
 

@@ -10,9 +10,9 @@ use plotters::prelude::*;
 use crate::ledger::Row;
 use crate::statistics::Spread;
 
-/// The arm that the others are compared with.
+/// Finished arms, and the one that the others are compared with.
 pub struct Comparison<'a> {
-    pub reference: &'a str,
+    pub reference: Option<&'a str>,
     pub rows: &'a [Row],
 }
 
@@ -124,8 +124,8 @@ impl Comparison<'_> {
         for task in self.names(|row| &row.task) {
             for budget in self.names(|row| &row.budget) {
                 let cells = self.cells(&task, &budget);
-                if let (Some(reference), Some(other)) = (cells.get(self.reference), cells.get(arm))
-                {
+                let reference = self.reference.and_then(|reference| cells.get(reference));
+                if let (Some(reference), Some(other)) = (reference, cells.get(arm)) {
                     pairs.push((format!("{task}, {budget}"), reference.loss(), other.loss()));
                 }
             }
@@ -136,68 +136,83 @@ impl Comparison<'_> {
     /// The reference beside the best arm without a measurement and beside groups by lot; then a table of all arms and rates for each
     /// task and budget. In Markdown.
     pub fn markdown(&self) -> String {
+        let mut text = "Values are mean ± standard deviation over the seeds, differences mean ± standard error over pairs of one seed.\n"
+            .to_owned();
         let rates: Vec<f64> = (self.rows.iter())
-            .filter(|row| row.arm == self.reference)
+            .filter(|row| self.reference == Some(row.arm.as_str()))
             .map(|row| row.rate)
             .collect();
-        let own: Vec<Row> = (self.rows.iter())
-            .filter(|row| rates.contains(&row.rate))
-            .cloned()
-            .collect();
-        let at_own_rate = Comparison {
-            reference: self.reference,
-            rows: &own,
-        };
-        let mut text = format!(
-            "Values are mean ± standard deviation over the seeds, differences mean ± standard error over pairs of one seed.\n\n\
-             Every arm at a rate of `{}`:\n\n{}\nEvery arm at its best rate:\n\n{}",
-            self.reference,
-            at_own_rate.verdicts(),
-            self.verdicts()
-        );
+        if let Some(reference) = self.reference
+            && !rates.is_empty()
+        {
+            let own: Vec<Row> = (self.rows.iter())
+                .filter(|row| rates.contains(&row.rate))
+                .cloned()
+                .collect();
+            let at_own_rate = Comparison {
+                reference: self.reference,
+                rows: &own,
+            };
+            // Writing into a `String` cannot fail.
+            let _ = write!(
+                text,
+                "\nEvery arm at a rate of `{reference}`:\n\n{}\nEvery arm at its best rate:\n\n{}",
+                at_own_rate.verdicts(reference),
+                self.verdicts(reference)
+            );
+        }
         for task in self.names(|row| &row.task) {
-            let metric = (self.rows.iter())
-                .find(|row| row.task == task)
-                .map_or("metric", |row| &row.metric);
             for budget in self.names(|row| &row.budget) {
-                let mut cells = self.at_each_rate(&task, &budget);
-                let best = self.cells(&task, &budget);
-                let Some(reference) = best.get(self.reference) else {
-                    continue;
-                };
-                // Writing into a `String` cannot fail.
-                let _ = writeln!(
-                    text,
-                    "\n{task}, {budget}\n\n| arm | rate | parameters | steps | seeds | {metric} | loss | {metric} − {other} | loss − {other} |\n\
-                     |---|---|---|---|---|---|---|---|---|",
-                    other = self.reference,
-                );
-                cells.sort_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
-                for (arm, cell) in &cells {
-                    let _ = writeln!(text, "{}", line(arm, cell, reference));
-                }
+                self.write_arms(&mut text, &task, &budget);
             }
         }
         text
     }
 
+    /// All arms of a task within a budget, at each rate, the best one first.
+    fn write_arms(&self, text: &mut String, task: &str, budget: &str) {
+        let mut cells = self.at_each_rate(task, budget);
+        cells.sort_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
+        if cells.is_empty() {
+            return;
+        }
+        let metric = (self.rows.iter())
+            .find(|row| row.task == task)
+            .map_or("metric", |row| &row.metric);
+        // The rate at which it is best comes first.
+        let reference = (self.reference)
+            .and_then(|name| Some((name, &cells.iter().find(|(arm, _)| arm == name)?.1)));
+        let (mut head, mut rule) = (
+            format!("| arm | rate | parameters | steps | seeds | {metric} | loss |"),
+            "|---|---|---|---|---|---|---|".to_owned(),
+        );
+        if let Some((name, _)) = reference {
+            head += &format!(" {metric} − {name} | loss − {name} |");
+            rule += "---|---|";
+        }
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(text, "\n{task}, {budget}\n\n{head}\n{rule}");
+        for (arm, cell) in &cells {
+            let _ = writeln!(text, "{}", line(arm, cell, reference.map(|entry| entry.1)));
+        }
+    }
+
     /// How far the reference's loss is below the others', with standard errors over the seeds.
-    fn verdicts(&self) -> String {
+    fn verdicts(&self, name: &str) -> String {
         let mut text = format!(
-            "| task | budget | {other}: loss | best other arm | its loss − {other} | random: loss − {other} |\n|---|---|---|---|---|---|\n",
-            other = self.reference,
+            "| task | budget | {name}: loss | best other arm | its loss − {name} | random: loss − {name} |\n|---|---|---|---|---|---|\n"
         );
         for task in self.names(|row| &row.task) {
             for budget in self.names(|row| &row.budget) {
                 let cells = self.cells(&task, &budget);
-                let Some(reference) = cells.get(self.reference) else {
+                let Some(reference) = cells.get(name) else {
                     continue;
                 };
-                let is_other = |arm: &str| !arm.starts_with(self.reference) && arm != "random";
+                let is_other = |arm: &str| !arm.starts_with(name) && arm != "random";
                 let best = (cells.iter())
                     .filter(|(arm, _)| is_other(arm))
                     .min_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
-                let name = best.map_or("–".to_owned(), |(arm, cell)| {
+                let best_name = best.map_or("–".to_owned(), |(arm, cell)| {
                     format!("{arm}, {:.0e}", cell.rate)
                 });
                 let difference = |cell: Option<&Cell>| {
@@ -208,7 +223,7 @@ impl Comparison<'_> {
                 // Writing into a `String` cannot fail.
                 let _ = writeln!(
                     text,
-                    "| {task} | {budget} | {} | {name} | {} | {} |",
+                    "| {task} | {budget} | {} | {best_name} | {} | {} |",
                     reference.losses(),
                     difference(best.map(|(_, cell)| cell)),
                     difference(cells.get("random")),
@@ -237,20 +252,23 @@ impl Comparison<'_> {
     }
 }
 
-fn line(arm: &str, cell: &Cell, reference: &Cell) -> String {
+fn line(arm: &str, cell: &Cell, reference: Option<&Cell>) -> String {
     let metrics: Vec<f64> = cell.by_seed.values().map(|value| value.0).collect();
-    let (metric, loss) = (Spread::of(&metrics), cell.losses());
-    let (of_metric, of_loss) = (
-        cell.difference(reference, |value| value.0),
-        cell.difference(reference, |value| value.1),
-    );
-    format!(
-        "| {arm} | {:.0e} | {} | {} | {} | {metric} | {loss} | {of_metric} | {of_loss} |",
+    let mut line = format!(
+        "| {arm} | {:.0e} | {} | {} | {} | {} | {} |",
         cell.rate,
         cell.parameters,
         cell.steps,
         cell.by_seed.len(),
-    )
+        Spread::of(&metrics),
+        cell.losses(),
+    );
+    if let Some(reference) = reference {
+        let of_metric = cell.difference(reference, |value| value.0);
+        let of_loss = cell.difference(reference, |value| value.1);
+        line += &format!(" {of_metric} | {of_loss} |");
+    }
+    line
 }
 
 fn draw(path: &Path, task: &str, lines: BTreeMap<String, Vec<(f64, f64)>>) -> Result<()> {
