@@ -211,7 +211,7 @@ impl Ledger {
 
     pub fn add(&mut self, row: Row) -> Result<()> {
         println!(
-            "{:12} {:24} {:>6} seed {} rate {:.0e}: {} {:.4} loss {:.4}, {} parameters ({}), {} steps, {:.1} s",
+            "{:12} {:24} {:>6} seed {} rate {:e}: {} {:.4} loss {:.4}, {} parameters ({}), {} steps, {:.1} s",
             row.task,
             row.arm,
             row.budget,

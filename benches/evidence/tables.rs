@@ -213,7 +213,7 @@ impl Comparison<'_> {
                     .filter(|(arm, _)| is_other(arm))
                     .min_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));
                 let best_name = best.map_or("–".to_owned(), |(arm, cell)| {
-                    format!("{arm}, {:.0e}", cell.rate)
+                    format!("{arm}, {:e}", cell.rate)
                 });
                 let difference = |cell: Option<&Cell>| {
                     cell.map_or("–".to_owned(), |cell| {
@@ -255,7 +255,7 @@ impl Comparison<'_> {
 fn line(arm: &str, cell: &Cell, reference: Option<&Cell>) -> String {
     let metrics: Vec<f64> = cell.by_seed.values().map(|value| value.0).collect();
     let mut line = format!(
-        "| {arm} | {:.0e} | {} | {} | {} | {} | {} |",
+        "| {arm} | {:e} | {} | {} | {} | {} | {} |",
         cell.rate,
         cell.parameters,
         cell.steps,
