@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::ledger::{GroupRow, Row};
-use crate::statistics::{Spread, spearman};
+use crate::statistics::{Spread, pairs, spearman};
 
 /// The score that is compared.
 const SCORE: &str = "value";
@@ -88,8 +88,7 @@ pub fn sets(rows: &[Row], arm: Option<&str>) -> String {
     }
     let mut text = String::new();
     for ((task, budget, rate), sets) in of_seeds {
-        let shares: Vec<String> = (sets.iter().enumerate())
-            .flat_map(|(number, a)| sets.iter().skip(number + 1).map(move |b| (a, b)))
+        let shares: Vec<String> = pairs(&sets)
             .map(|(a, b)| {
                 let both = a.intersection(b).count();
                 format!(

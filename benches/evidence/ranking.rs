@@ -6,7 +6,7 @@ use std::fmt::Write;
 use autopeft::groups::Group;
 
 use crate::ledger::{GroupRow, Row};
-use crate::statistics::{Spread, spearman, upper_quarter_shared};
+use crate::statistics::{Spread, pairs, spearman, upper_quarter_shared};
 
 /// The arms of a ranking fill no budget.
 pub const BUDGET: &str = "none";
@@ -142,9 +142,12 @@ pub fn tables(rows: &[Row], groups: &[GroupRow]) -> String {
                 run.1.push(row);
             }
         }
-        let runs: Vec<Run> = (of_run.values())
+        let mut runs: Vec<Run> = (of_run.values())
             .filter_map(|(scored, rows)| Run::new(scored, rows, ranking))
             .collect();
+        // One that was interrupted has fewer groups, whose ranks say nothing of the others'.
+        let groups = runs.iter().map(|run| run.groups.len()).max();
+        runs.retain(|run| Some(run.groups.len()) == groups);
         if let Some(first) = runs.first() {
             write_table(&mut text, task, ranking, first, &runs);
         }
@@ -181,12 +184,8 @@ fn write_table(text: &mut String, task: &str, ranking: &str, first: &Run, runs: 
             over(&|run, numbers| upper_quarter_shared(numbers, &run.alone)),
         );
     }
-    let pairs = || {
-        let firsts = runs.iter().enumerate();
-        firsts.flat_map(|(number, a)| runs.iter().skip(number + 1).map(move |b| (a, b)))
-    };
     let over = |of: &dyn Fn(&Run, &Run) -> Option<f64>| {
-        cell(&pairs().filter_map(|(a, b)| of(a, b)).collect::<Vec<_>>())
+        cell(&pairs(runs).filter_map(|(a, b)| of(a, b)).collect::<Vec<_>>())
     };
     let _ = writeln!(
         text,

@@ -1,4 +1,4 @@
-//! Means, and how two scores agree about an order.
+//! Means, pairs, and how two scores agree about an order.
 
 use std::fmt;
 
@@ -36,6 +36,12 @@ impl fmt::Display for Spread {
             _ => write!(f, "{:.4} ± {:.4}", self.mean, self.deviation),
         }
     }
+}
+
+/// Any two of them, in their order.
+pub fn pairs<T>(items: &[T]) -> impl Iterator<Item = (&T, &T)> {
+    let firsts = items.iter().enumerate();
+    firsts.flat_map(|(number, a)| items.iter().skip(number + 1).map(move |b| (a, b)))
 }
 
 /// Rank correlation (Spearman) of two lists of one length; equal numbers share their mean rank. `None` where one of them is
