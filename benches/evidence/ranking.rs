@@ -185,7 +185,11 @@ fn write_table(text: &mut String, task: &str, ranking: &str, first: &Run, runs: 
         );
     }
     let over = |of: &dyn Fn(&Run, &Run) -> Option<f64>| {
-        cell(&pairs(runs).filter_map(|(a, b)| of(a, b)).collect::<Vec<_>>())
+        cell(
+            &pairs(runs)
+                .filter_map(|(a, b)| of(a, b))
+                .collect::<Vec<_>>(),
+        )
     };
     let _ = writeln!(
         text,
