@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use autopeft::base::BaseModel;
-use autopeft::export::{AdapterOptions, TOLERANCE, write_adapter};
+use autopeft::export::{
+    AdapterOptions, MergedOptions, SHARD_BYTES, TOLERANCE, write_adapter, write_merged,
+};
 use autopeft::groups::{Group, Grouping, partition};
+use autopeft::interrupt::Interrupt;
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::{self, Config, Inputs, Model, Pooling};
 use autopeft::recipe::Target;
@@ -325,6 +328,9 @@ fn write(folder: &Path, model: &str, num_labels: usize, case: &Case) -> Result<(
         &logits,
         &folder,
     )?;
+    if !adapter.join("bottleneck").exists() {
+        write_merged_model(&folder, base.checkpoint(), &base.config_json()?, &options)?;
+    }
     let names = ["input_ids", "attention_mask", "token_type_ids"];
     let given = names
         .iter()
@@ -383,6 +389,8 @@ fn write_causal(folder: &Path, model: &str, case: &Case) -> Result<()> {
         let folder = folder.display();
         return Err(format!("{folder}: read back, the logits differ by {difference:e}").into());
     }
+    let json = fs::read(source.join("config.json"))?;
+    write_merged_model(&folder, &checkpoint, &json, &options)?;
     let given = ["input_ids", "attention_mask"]
         .iter()
         .filter_map(|name| Some((*name, stored.get(*name)?.clone())));
@@ -392,6 +400,28 @@ fn write_causal(folder: &Path, model: &str, case: &Case) -> Result<()> {
     )?;
     let logits = HashMap::from([("logits", expected)]);
     candle_core::safetensors::save(&logits, folder.join("logits.safetensors"))?;
+    Ok(())
+}
+
+/// The case's base with its adapter in the weights, beside them; the model has been made from `base` before.
+fn write_merged_model(
+    folder: &Path,
+    base: &Arc<Checkpoint>,
+    config_json: &[u8],
+    options: &AdapterOptions<'_>,
+) -> Result<()> {
+    let merged = folder.join("merged");
+    fs::create_dir(&merged)?;
+    let options = MergedOptions {
+        config: options.config,
+        config_json,
+        task: options.task,
+        labels: options.labels,
+        dtype: DType::F32,
+        shard_bytes: SHARD_BYTES,
+    };
+    let (adapter, stop) = (folder.join("adapter"), Interrupt::default());
+    write_merged(&merged, base, &adapter, &options, &stop)?;
     Ok(())
 }
 

@@ -36,7 +36,35 @@ pub struct BaseModel {
     /// How models keep their weights and activations.
     pub options: LoadOptions,
     checkpoint: Arc<Checkpoint>,
+    source: Source,
 }
+
+/// Where the files of a base model are.
+#[derive(Debug)]
+enum Source {
+    Embedded,
+    Gguf,
+    Folder(PathBuf),
+}
+
+/// What a folder has beside `config.json` and the weights, for texts. `tokenizer.model` and the like are what other programs
+/// read where these do not read `tokenizer.json`.
+const TEXT_FILES: [&str; 14] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "LICENSE",
+];
 
 impl BaseModel {
     /// Opens a folder, a GGUF file, a hub id, or the embedded model.
@@ -56,6 +84,7 @@ impl BaseModel {
                     Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS)
                         .map_err(ModelError::from)?,
                 ),
+                source: Source::Embedded,
             });
         }
         if let Some(path) = gguf_file(Path::new(name))? {
@@ -80,6 +109,7 @@ impl BaseModel {
             notes: files.notes.clone(),
             options: LoadOptions::default(),
             checkpoint: Arc::new(Checkpoint::open_folder(&files.folder).map_err(ModelError::from)?),
+            source: Source::Folder(files.folder),
         })
     }
 
@@ -100,6 +130,7 @@ impl BaseModel {
             notes: Vec::new(),
             options: LoadOptions::default(),
             checkpoint: Arc::new(Checkpoint::from_gguf(gguf).map_err(ModelError::from)?),
+            source: Source::Gguf,
         })
     }
 
@@ -119,6 +150,61 @@ impl BaseModel {
         }
         self.options = options;
         Ok(self)
+    }
+
+    /// Its tensors.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// The content of its `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is a GGUF file, which has none; [`Error::Io`] when it cannot be read.
+    pub fn config_json(&self) -> Result<Vec<u8>> {
+        match &self.source {
+            Source::Embedded => Ok(quickstart::CONFIG.to_vec()),
+            Source::Folder(folder) => {
+                let path = folder.join("config.json");
+                std::fs::read(&path).map_err(Error::io("reading", path))
+            }
+            Source::Gguf => Err(Error::Conflict {
+                what: format!(
+                    "`{}` is a GGUF file, which has no configuration of `transformers`",
+                    self.name
+                ),
+                hint: "name the folder or hub id that the file was made from with `--model`"
+                    .to_string(),
+            }),
+        }
+    }
+
+    /// Copies what its folder has for texts, such as the tokenizer and the chat template, into `folder`. Their names.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read or written.
+    pub fn copy_text_files(&self, folder: &Path) -> Result<Vec<&'static str>> {
+        let mut copied = Vec::new();
+        match &self.source {
+            Source::Embedded => {
+                let path = folder.join("tokenizer.json");
+                std::fs::write(&path, quickstart::TOKENIZER).map_err(Error::io("writing", path))?;
+                copied.push("tokenizer.json");
+            }
+            Source::Folder(from) => {
+                for name in TEXT_FILES {
+                    let path = from.join(name);
+                    if path.is_file() {
+                        let bytes = std::fs::read(&path).map_err(Error::io("reading", path))?;
+                        let path = folder.join(name);
+                        std::fs::write(&path, bytes).map_err(Error::io("writing", path))?;
+                        copied.push(name);
+                    }
+                }
+            }
+            Source::Gguf => {}
+        }
+        Ok(copied)
     }
 
     /// Numbers in the checkpoint; shares of a budget refer to it.

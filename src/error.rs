@@ -145,6 +145,10 @@ pub enum Error {
         /// The folder with the partial result.
         path: PathBuf,
     },
+
+    /// The user stopped what has no partial result.
+    #[error("interrupted; nothing was written")]
+    Stopped,
 }
 
 impl Error {
@@ -178,7 +182,7 @@ impl Error {
                 Some("this is a defect of the program; please report it with the recipe".to_string())
             }
             Self::Conflict { hint, .. } => Some(hint.clone()),
-            Self::Tensor(_) | Self::Io { .. } | Self::Malformed { .. } | Self::Interrupted { .. } => None,
+            Self::Tensor(_) | Self::Io { .. } | Self::Malformed { .. } | Self::Interrupted { .. } | Self::Stopped => None,
         }
     }
 

@@ -49,7 +49,7 @@ pub use error::{Error, Result};
 pub use frozen::FrozenWeight;
 pub use kind::{Kind, Part};
 pub use linear::Linear;
-pub use merge::merged_var_builder;
+pub use merge::{Mergeable, merged_var_builder};
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Parameter, State};
 pub use pass::{Pass, Start};

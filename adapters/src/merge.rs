@@ -24,36 +24,77 @@ pub fn merged_var_builder(
     dtype: DType,
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
-    if folder.join(crate::adapterhub::FOLDER).is_dir() {
-        return Err(Error::NotExpressible {
-            target: "a merged model",
-            reason: "bottleneck adapters are not linear and cannot be merged".to_string(),
-        });
-    }
-    let mut loaded = Loaded::default();
-    crate::peft::read(folder, &mut loaded)?;
-    let backend: Box<dyn SimpleBackend> = Box::new(Merged {
-        base,
-        values: loaded.values,
-        transposed: loaded.transposed,
-        scales: loaded
-            .modules
-            .into_iter()
-            .filter_map(|(module, plan)| plan.lora.map(|lora| (module, lora.scale)))
-            .collect(),
-    });
-    Ok(VarBuilder::from_backend(backend, dtype, device.clone()))
+    Ok(Mergeable::read(folder)?.over(base, dtype, device))
 }
 
-struct Merged {
-    base: VarBuilder<'static>,
+/// An adapter that base weights can contain.
+#[derive(Debug)]
+pub struct Mergeable {
     values: HashMap<String, Tensor>,
     /// Whether base weights are (in, out).
     transposed: bool,
     scales: HashMap<String, f64>,
 }
 
-impl Merged {
+impl Mergeable {
+    /// Reads the adapter in `folder`.
+    ///
+    /// # Errors
+    /// As for [`merged_var_builder`].
+    pub fn read(folder: &Path) -> Result<Self> {
+        if folder.join(crate::adapterhub::FOLDER).is_dir() {
+            return Err(Error::NotExpressible {
+                target: "a merged model",
+                reason: "bottleneck adapters are not linear and cannot be merged".to_string(),
+            });
+        }
+        let mut loaded = Loaded::default();
+        crate::peft::read(folder, &mut loaded)?;
+        Ok(Self {
+            values: loaded.values,
+            transposed: loaded.transposed,
+            scales: loaded
+                .modules
+                .into_iter()
+                .filter_map(|(module, plan)| plan.lora.map(|lora| (module, lora.scale)))
+                .collect(),
+        })
+    }
+
+    /// Names of the tensors that are the adapter's own, sorted: those of norms, biases and heads.
+    pub fn own_tensors(&self) -> Vec<&str> {
+        let is_low_rank = |name: &str| {
+            (name.split_once(".lora_A.").or(name.split_once(".lora_B.")))
+                .is_some_and(|(module, _)| self.scales.contains_key(module))
+        };
+        let names = self.values.keys().map(String::as_str);
+        let mut own: Vec<&str> = names.filter(|name| !is_low_rank(name)).collect();
+        own.sort_unstable();
+        own
+    }
+
+    /// Names of the weights that a LoRA is added to, sorted.
+    pub fn low_rank_weights(&self) -> Vec<String> {
+        let modules = self.scales.keys();
+        let mut names: Vec<String> = modules.map(|module| format!("{module}.weight")).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The tensors of `base` with this adapter merged in.
+    pub fn over(
+        self,
+        base: VarBuilder<'static>,
+        dtype: DType,
+        device: &Device,
+    ) -> VarBuilder<'static> {
+        let backend: Box<dyn SimpleBackend> = Box::new(Merged {
+            base,
+            adapter: self,
+        });
+        VarBuilder::from_backend(backend, dtype, device.clone())
+    }
+
     /// The adapter's own tensor for this name.
     fn replaced(&self, name: &str) -> Option<&Tensor> {
         self.values.get(name).or_else(|| {
@@ -93,6 +134,11 @@ impl Merged {
     }
 }
 
+struct Merged {
+    base: VarBuilder<'static>,
+    adapter: Mergeable,
+}
+
 impl SimpleBackend for Merged {
     fn get(
         &self,
@@ -104,7 +150,7 @@ impl SimpleBackend for Merged {
     ) -> CandleResult<Tensor> {
         // A head that the base checkpoint does not have comes from the adapter alone.
         if !self.base.contains_tensor(name)
-            && let Some(value) = self.replaced(name)
+            && let Some(value) = self.adapter.replaced(name)
         {
             if value.shape() != &shape {
                 candle_core::bail!(
@@ -118,18 +164,23 @@ impl SimpleBackend for Merged {
             .base
             .get_with_hints_dtype(shape, name, hints, dtype)?
             .to_device(device)?;
-        self.merge(name, tensor)
+        self.adapter.merge(name, tensor)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        if !self.base.contains_tensor(name)
+            && let Some(value) = self.adapter.replaced(name)
+        {
+            return value.to_device(device)?.to_dtype(dtype);
+        }
         let tensor = self
             .base
             .get_unchecked_dtype(name, dtype)?
             .to_device(device)?;
-        self.merge(name, tensor)
+        self.adapter.merge(name, tensor)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.base.contains_tensor(name) || self.replaced(name).is_some()
+        self.base.contains_tensor(name) || self.adapter.replaced(name).is_some()
     }
 }

@@ -67,7 +67,7 @@ pub fn status_of(error: &anyhow::Error) -> ExitStatus {
         return ExitStatus::Done;
     }
     match find::<crate::Error>(error) {
-        Some(crate::Error::Interrupted { .. }) => ExitStatus::Interrupted,
+        Some(crate::Error::Interrupted { .. } | crate::Error::Stopped) => ExitStatus::Interrupted,
         Some(crate::Error::Select(error)) if error.is_answer_no() => ExitStatus::No,
         _ => ExitStatus::Error,
     }

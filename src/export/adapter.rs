@@ -87,7 +87,7 @@ fn adapterhub_options(options: &AdapterOptions<'_>) -> AdapterHubOptions {
     let config = options.config;
     AdapterHubOptions {
         name: ADAPTER_NAME.to_string(),
-        model_class: config.family.class_name().to_string(),
+        model_class: config.classifier_class(),
         model_type: config.model_type.clone(),
         model_name: options.base_model.to_string(),
         base_prefix: config.family.base_model_prefix().to_string(),

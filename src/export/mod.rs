@@ -3,8 +3,10 @@
 
 mod adapter;
 mod folder;
+mod merged;
 mod verify;
 
 pub use adapter::{AdapterFiles, AdapterOptions, write_adapter};
 pub use folder::OutputFolder;
+pub use merged::{MergedFiles, MergedOptions, SHARD_BYTES, write_merged};
 pub use verify::{TOLERANCE, largest_difference};

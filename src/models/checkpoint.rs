@@ -23,7 +23,7 @@ mod source;
 mod values;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -47,6 +47,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
     /// The last error of a `VarBuilder`, which itself can only pass on candle's error type.
     failure: Mutex<Option<CheckpointError>>,
+    /// What models have read through a `VarBuilder`, by the names that they asked for.
+    read: Mutex<BTreeSet<String>>,
 }
 
 /// Where a tensor is, and what its header says.
@@ -138,6 +140,7 @@ impl Checkpoint {
             sources,
             tensors,
             failure: Mutex::new(None),
+            read: Mutex::default(),
         })
     }
 
@@ -177,6 +180,29 @@ impl Checkpoint {
             Stored::Blocks(GgmlDType::BF16) => Some(DType::BF16),
             Stored::Blocks(_) => None,
         }
+    }
+
+    /// The number type of most values; `None` if these are stored in blocks.
+    pub fn usual_dtype(&self) -> Option<DType> {
+        let mut sizes: Vec<(Option<DType>, usize)> = Vec::new();
+        for (name, entry) in &self.tensors {
+            let (dtype, size) = (self.dtype(name), entry.shape.iter().product::<usize>());
+            match sizes.iter_mut().find(|(known, _)| *known == dtype) {
+                Some((_, sum)) => *sum += size,
+                None => sizes.push((dtype, size)),
+            }
+        }
+        let most = sizes.into_iter().max_by_key(|(_, size)| *size);
+        most.and_then(|(dtype, _)| dtype)
+    }
+
+    /// What models have read so far through a [`Checkpoint::var_builder`], by the names that they asked for, sorted.
+    /// After a model has been made, these are the tensors of its class in `transformers`, under that class's names,
+    /// whatever the files call them and have besides.
+    pub fn names_read(&self) -> Vec<String> {
+        let read = self.read.lock();
+        read.map(|names| names.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The number of values in all tensors together.

@@ -120,6 +120,45 @@ impl Config {
         }
     }
 
+    /// The class in `transformers` that has a head for labels.
+    pub fn classifier_class(&self) -> String {
+        let stem = match self.model_type.as_str() {
+            "gemma3_text" => "Gemma3Text",
+            _ => self.class_stem(),
+        };
+        format!("{stem}ForSequenceClassification")
+    }
+
+    /// The class in `transformers` that predicts the next token.
+    pub fn language_model_class(&self) -> String {
+        let head = match self.family {
+            Family::Bert | Family::Gpt2 => "LMHeadModel",
+            Family::Roberta | Family::DistilBert | Family::Llama | Family::GptNeoX => "ForCausalLM",
+        };
+        format!("{}{head}", self.class_stem())
+    }
+
+    /// What the names of the classes of a `model_type` begin with.
+    fn class_stem(&self) -> &'static str {
+        match (self.model_type.as_str(), self.family) {
+            ("xlm-roberta", _) => "XLMRoberta",
+            ("camembert", _) => "Camembert",
+            ("mistral", _) => "Mistral",
+            ("qwen2", _) => "Qwen2",
+            ("qwen3", _) => "Qwen3",
+            ("smollm3", _) => "SmolLM3",
+            ("phi3", _) => "Phi3",
+            ("gemma2", _) => "Gemma2",
+            ("gemma3_text", _) => "Gemma3",
+            (_, Family::Bert) => "Bert",
+            (_, Family::Roberta) => "Roberta",
+            (_, Family::DistilBert) => "DistilBert",
+            (_, Family::Llama) => "Llama",
+            (_, Family::Gpt2) => "GPT2",
+            (_, Family::GptNeoX) => "GPTNeoX",
+        }
+    }
+
     /// Sizes of the attention.
     pub(super) fn attention(&self) -> ops::Attention {
         ops::Attention {

@@ -124,18 +124,6 @@ impl Family {
             Self::GptNeoX => "gpt_neox",
         }
     }
-
-    /// The name of the class in `transformers` that has the same head.
-    pub const fn class_name(self) -> &'static str {
-        match self {
-            Self::Bert => "BertForSequenceClassification",
-            Self::Roberta => "RobertaForSequenceClassification",
-            Self::DistilBert => "DistilBertForSequenceClassification",
-            Self::Llama => "LlamaForSequenceClassification",
-            Self::Gpt2 => "GPT2ForSequenceClassification",
-            Self::GptNeoX => "GPTNeoXForSequenceClassification",
-        }
-    }
 }
 
 /// A sequence classifier.

@@ -14,7 +14,7 @@ use crate::data::language::Passage;
 use crate::data::{self, Encoded, Example, Padding, Target};
 use crate::error::Result;
 use crate::metrics::{Evaluation, likeliest, probabilities, sigmoid};
-use crate::models::{CausalLm, LoadOptions, Model};
+use crate::models::{CausalLm, Model};
 use crate::recipe::{Recipe, TaskKind};
 use crate::report::Manifest;
 use crate::task::{Answer, Objective};
@@ -64,7 +64,24 @@ pub(super) enum Network {
 }
 
 impl Network {
-    fn objective(&self) -> &dyn Objective {
+    /// The network that a result is for, over this base model.
+    pub(super) fn build(
+        base: &BaseModel,
+        adapters: &Adapters,
+        manifest: &Manifest,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(if manifest.task.is_language() {
+            Self::Language(base.build_causal(adapters, dtype, device)?)
+        } else {
+            let labels = manifest.label_names().len();
+            let pooling = pooling(manifest.pooling);
+            Self::Head(base.build(adapters, labels, pooling, dtype, device)?)
+        })
+    }
+
+    pub(super) fn objective(&self) -> &dyn Objective {
         match self {
             Self::Head(model) => model,
             Self::Language(model) => model,
@@ -73,29 +90,20 @@ impl Network {
 }
 
 impl Adapted {
-    /// Opens a result and its base model, which is at `base`; `batch_size` rows go through the model at
-    /// once.
+    /// Opens a result over its base model; `batch_size` rows go through the model at once.
     ///
     /// # Errors
-    /// When the folder is no result, or the base model cannot be opened.
+    /// When the folder is no result, or does not fit the base model.
     pub fn open(
         folder: &Path,
-        base: &str,
+        base: BaseModel,
         batch_size: usize,
         device: Device,
         dtype: DType,
-        options: LoadOptions,
     ) -> Result<Self> {
         let manifest = Manifest::read(folder)?;
-        let base = BaseModel::open(base, &manifest.revision, &mut |_| {})?.with_options(options)?;
         let adapters = Adapters::load(folder)?;
-        let network = if manifest.task.is_language() {
-            Network::Language(base.build_causal(&adapters, dtype, &device)?)
-        } else {
-            let labels = manifest.label_names().len();
-            let pooling = pooling(manifest.pooling);
-            Network::Head(base.build(&adapters, labels, pooling, dtype, &device)?)
-        };
+        let network = Network::build(&base, &adapters, &manifest, dtype, &device)?;
         adapters.check_used()?;
         Ok(Self {
             manifest,
@@ -106,7 +114,7 @@ impl Adapted {
         })
     }
 
-    fn padding(&self) -> Padding {
+    pub(super) fn padding(&self) -> Padding {
         Padding::new(
             Some(self.base.config.pad_token_id),
             &self.base.tokenizer,

@@ -13,6 +13,7 @@ mod generate;
 mod information;
 mod inspect;
 mod measure;
+mod merge;
 mod prepare;
 mod recorder;
 mod rows;
@@ -31,6 +32,7 @@ pub use inspect::{
     inspect_adapter, inspect_model, is_adapter,
 };
 pub use measure::{Measured, run as measure};
+pub use merge::{MergeOptions, MergedModel, merge};
 pub use prepare::Prepared;
 pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};

@@ -93,6 +93,16 @@ impl TaskKind {
             Self::CausalLm | Self::Instruction => true,
         }
     }
+
+    /// What `transformers` calls it in the configuration of a model with a head; `None` for a language model.
+    pub fn problem_type(self) -> Option<&'static str> {
+        match self {
+            Self::TextClassification => Some("single_label_classification"),
+            Self::Regression => Some("regression"),
+            Self::MultiLabel => Some("multi_label_classification"),
+            Self::CausalLm | Self::Instruction => None,
+        }
+    }
 }
 
 words! {

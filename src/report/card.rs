@@ -13,7 +13,7 @@ use crate::recipe::TaskKind;
 
 /// Markdown with the numbers of the run and how to load the adapter.
 pub fn card(report: Report<'_>, manifest: &Manifest, written: &Written) -> String {
-    let mut text = front_matter(manifest);
+    let mut text = front_matter(manifest, "peft");
     // Writing into a `String` cannot fail.
     let _ = writeln!(text, "# Adapter of `{}`\n", manifest.base_model);
     match report {
@@ -156,13 +156,13 @@ fn rows(data: &DataReport) -> String {
     )
 }
 
-fn front_matter(manifest: &Manifest) -> String {
+pub(super) fn front_matter(manifest: &Manifest, library: &str) -> String {
     let base = match manifest.base_model.contains(':') {
         true => String::new(),
         false => format!("base_model: {}\n", manifest.base_model),
     };
     format!(
-        "---\nlibrary_name: peft\n{base}tags:\n- autopeft\n- {}\n---\n\n",
+        "---\nlibrary_name: {library}\n{base}tags:\n- autopeft\n- {}\n---\n\n",
         manifest.task
     )
 }
@@ -200,10 +200,10 @@ fn loading(manifest: &Manifest, written: &Written, then: Use) -> String {
     let mut text = String::from("## Loading\n\n");
     match (&written.peft, &written.bottleneck) {
         (Some(_), None) => {
-            let problem = match manifest.task {
-                TaskKind::Regression => ", problem_type=\"regression\"",
-                TaskKind::MultiLabel => ", problem_type=\"multi_label_classification\"",
-                TaskKind::TextClassification | TaskKind::CausalLm | TaskKind::Instruction => "",
+            let problem = match (manifest.task, manifest.task.problem_type()) {
+                // What it is taken for without being told.
+                (TaskKind::TextClassification, _) | (_, None) => String::new(),
+                (_, Some(problem)) => format!(", problem_type=\"{problem}\""),
             };
             let (class, arguments) = if manifest.task.is_language() {
                 ("AutoModelForCausalLM", String::new())

@@ -2,6 +2,7 @@
 
 mod card;
 mod manifest;
+mod merged;
 mod selection;
 mod transfer;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 pub use card::card;
 pub use manifest::{MANIFEST_FILE, Manifest};
+pub use merged::merged_card;
 pub use selection::{
     DataReport, GroupReport, HeldOut, ModelReport, ProbeReport, SELECTION_FILE, SelectionReport,
     SetReport, Stage,

@@ -4,9 +4,10 @@
                  adapter/               PEFT export: adapter_config.json, adapter_model.safetensors
                  adapter/peft/          the same, where there is an AdapterHub export beside it
                  adapter/bottleneck/    AdapterHub export: adapter_config.json, adapter.safetensors
+                 merged/                where there are no bottlenecks: the base with the adapter in its weights
                  inputs.safetensors     input_ids, attention_mask, perhaps token_type_ids; any integer type
                  logits.safetensors     logits
-A case has the PEFT export, the AdapterHub export, or both.
+A case has the PEFT export, the AdapterHub export, or both; with the PEFT export alone it may have the merged model.
 """
 
 import dataclasses
@@ -46,12 +47,20 @@ class Case:
         return self.adapter / "bottleneck"
 
     @property
+    def merged(self):
+        return self.folder / "merged"
+
+    @property
     def has_peft(self):
         return (self.peft / "adapter_config.json").is_file()
 
     @property
     def has_bottleneck(self):
         return (self.bottleneck / "adapter_config.json").is_file()
+
+    @property
+    def has_merged(self):
+        return self.merged.is_dir()
 
     def peft_tensors(self):
         return {k: torch.from_numpy(v) for k, v in load_file(self.peft / "adapter_model.safetensors").items()}
@@ -106,7 +115,7 @@ class Case:
 
 
 def find(root, export):
-    """The cases below a folder that have an export of this format, `PEFT` or `AdapterHub`, by name.
+    """The cases below a folder that have an export of this format, `PEFT`, `AdapterHub` or `merged`, by name.
 
     Finding none is an error, never a skip; so is a folder that is not a case.
     """
@@ -123,7 +132,8 @@ def find(root, export):
     if left:
         warnings.warn(f"transformers {transformers.__version__} cannot read these cases; a later one does: {left}")
     cases = [case for case in cases if case.is_readable]
-    found = [case for case in cases if (case.has_peft if export == "PEFT" else case.has_bottleneck)]
+    has = {"PEFT": Case.has_peft, "AdapterHub": Case.has_bottleneck, "merged": Case.has_merged}[export]
+    found = [case for case in cases if has.fget(case)]
     if not found:
         raise pytest.UsageError(f"no case in {root} has an export for {export}")
     return found

@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_generate_tests(metafunc):
-    for fixture, export in (("peft_case", "PEFT"), ("bottleneck_case", "AdapterHub")):
+    for fixture, export in (("peft_case", "PEFT"), ("bottleneck_case", "AdapterHub"), ("merged_case", "merged")):
         if fixture not in metafunc.fixturenames:
             continue
         if not (root := os.environ.get("AUTOPEFT_CASES")):

@@ -111,6 +111,8 @@ def write(folder, base, names, choice):
         save_file(tensors, case.bottleneck / "adapter.safetensors")
         (case.bottleneck / "adapter_config.json").write_text(json.dumps(config, indent=2))
         reference.attach(model, case.bottleneck, tensors)
+    else:
+        model.save_pretrained(case.merged)
     save_file({"logits": logits(model, case).contiguous()}, folder / "logits.safetensors")
     return case
 

@@ -33,7 +33,7 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=1
 for stack in current adapterhub; do
     tests=(test_selfcheck.py)
     if [ -n "$cases" ]; then
-        tests+=(test_peft.py)
+        tests+=(test_peft.py test_merged.py)
         [ "$stack" = current ] || tests+=(test_adapterhub.py)
     fi
     echo "run.sh: stack $stack"

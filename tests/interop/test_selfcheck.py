@@ -8,10 +8,11 @@ import shutil
 import cases
 import handmade
 import pytest
+import test_merged
 import test_peft
 from safetensors.torch import load_file, save_file
 
-CHECKS = {"PEFT": test_peft}
+CHECKS = {"PEFT": test_peft, "merged": test_merged}
 if importlib.util.find_spec("adapters"):  # in the stack `adapterhub` only
     import test_adapterhub
 
@@ -107,6 +108,22 @@ WRONG = {
         "PEFT", "test_adapter_saved_again_gives_our_logits", "adapter/peft/adapter_config.json",
         config(lambda c: c.update(bias="none")),
     ),
+    "a tensor of a merged model left out": (
+        "merged", "test_every_tensor_is_loaded_and_none_is_missing", "merged/model.safetensors",
+        tensors(lambda t: t.pop(f"{LAYER}.0.output.dense.bias")),
+    ),
+    "a tensor too many in a merged model": (
+        "merged", "test_every_tensor_is_loaded_and_none_is_missing", "merged/model.safetensors",
+        tensors(lambda t: t.update({"cls.bias": t["classifier.bias"].clone()})),
+    ),
+    "a weight that was not merged": (
+        "merged", "test_merged_folder_gives_our_logits", "merged/model.safetensors",
+        tensors(lambda t: t[f"{LAYER}.1.attention.self.value.weight"].mul_(1.01)),
+    ),
+    "labels of another model": (
+        "merged", "test_configuration_is_that_of_the_model", "merged/config.json",
+        config(lambda c: c["id2label"].pop("2")),
+    ),
     "a bottleneck tensor left out": (
         "AdapterHub", "test_loaded_adapter_gives_our_logits", "adapter/bottleneck/adapter.safetensors",
         tensors(lambda t: t.pop(DOWN)),
@@ -130,7 +147,8 @@ WRONG = {
 def test_wrong_export_fails(written, tmp_path, what, request):
     export, check, file, spoil = WRONG[what]
     case = cases.Case(tmp_path / "case")
-    shutil.copytree(written / "bert-everything", case.folder)
+    name = "bert-everything-but-bottlenecks" if export == "merged" else "bert-everything"
+    shutil.copytree(written / name, case.folder)
     spoil(case, file)
     # A refusal by the library is as good as one by the check.
     with pytest.raises((AssertionError, KeyError, RuntimeError)):
@@ -145,13 +163,13 @@ def test_adapter_without_effect_fails(written, tmp_path, request):
         apply(test_peft.test_adapter_changes_the_logits_of_the_base, case, request)
 
 
-@pytest.mark.parametrize("export", ["PEFT", "AdapterHub"])
+@pytest.mark.parametrize("export", ["PEFT", "AdapterHub", "merged"])
 def test_no_case_is_a_failure(written, tmp_path, export):
     with pytest.raises(pytest.UsageError, match="is empty"):
         cases.find(tmp_path, export)
     with pytest.raises(pytest.UsageError, match="does not exist"):
         cases.find(tmp_path / "none", export)
-    other = "bert-pfeiffer" if export == "PEFT" else "bert-lora"
+    other = "bert-lora" if export == "AdapterHub" else "bert-pfeiffer"
     shutil.copytree(written / other, tmp_path / other)
     with pytest.raises(pytest.UsageError, match="no case"):
         cases.find(tmp_path, export)

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use autopeft::base::BaseModel;
 use autopeft::error::{Error, Result};
 use autopeft::interrupt::Interrupt;
-use autopeft::pipeline::{self, Outcome};
+use autopeft::pipeline::{self, Adapted, Outcome};
 use autopeft::progress::{Event, Progress, StepInfo};
 use autopeft::recipe::{Override, Recipe};
 use autopeft::report::SelectionReport;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::device;
@@ -277,4 +278,10 @@ impl Progress for Listener {
     fn warn(&self, _: &str) {}
 
     fn event(&self, _: &Event) {}
+}
+
+/// A result over its base model.
+pub fn opened(folder: &Path, model: &str) -> Adapted {
+    let base = BaseModel::open(model, "main", &mut |_| {}).unwrap();
+    Adapted::open(folder, base, 5, Device::Cpu, DType::F32).unwrap()
 }

@@ -10,14 +10,14 @@ use autopeft::data::language::{PassageNames, read_passages};
 use autopeft::metrics::Scores;
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::gguf::Gguf;
-use autopeft::models::{self, Inputs, LoadOptions};
-use autopeft::pipeline::{Adapted, GenerateOptions};
+use autopeft::models::{self, Inputs};
+use autopeft::pipeline::GenerateOptions;
 use autopeft::recipe::Recipe;
 use autopeft_adapters::{Adapters, Pass};
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, opened};
 
 fn llama() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/language/llama");
@@ -244,15 +244,7 @@ fn a_language_model_is_selected_trained_exported_and_read_back() {
 
         let recipe_file = bench.out().join("recipe.yaml");
         let recipe = Recipe::load(recipe_file.to_str().unwrap(), &[]).unwrap();
-        let adapted = Adapted::open(
-            &bench.out(),
-            &recipe.model,
-            4,
-            Device::Cpu,
-            DType::F32,
-            LoadOptions::default(),
-        )
-        .unwrap();
+        let adapted = opened(&bench.out(), &recipe.model);
         assert!(adapted.is_language());
         let file = Source::File(bench.path("validation.jsonl"));
         let (passages, ..) = read_passages(&file, &PassageNames::default(), true, false).unwrap();

@@ -13,6 +13,7 @@ mod choices;
 #[path = "../../adapters/tests/device/mod.rs"]
 mod device;
 mod language;
+mod merge;
 mod program;
 mod rates;
 mod results;

@@ -5,16 +5,14 @@ use std::fs;
 
 use autopeft::data::{ColumnNames, Source, load_labelled};
 use autopeft::interrupt::Interrupt;
-use autopeft::models::LoadOptions;
-use autopeft::pipeline::{Adapted, select};
+use autopeft::pipeline::select;
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
 use autopeft::report::{SelectionReport, Stage};
 use autopeft_adapters::Kind;
-use candle_core::{DType, Device};
 use serde_json::Value;
 
-use crate::bench::{Bench, fixture, names};
+use crate::bench::{Bench, fixture, names, opened};
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
@@ -188,15 +186,7 @@ fn a_result_that_is_opened_again_has_the_values_of_its_report() {
             .collect();
         let report = bench.report(&settings);
         let base = report.model.source.as_str();
-        let adapted = Adapted::open(
-            &bench.out(),
-            base,
-            5,
-            Device::Cpu,
-            DType::F32,
-            LoadOptions::default(),
-        )
-        .unwrap();
+        let adapted = opened(&bench.out(), base);
         let file = Source::File(bench.path("validation.jsonl"));
         let rows = load_labelled(
             &file,

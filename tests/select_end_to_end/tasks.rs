@@ -2,12 +2,10 @@
 
 use autopeft::data::{ColumnNames, LabelKind, Source, load_targets};
 use autopeft::metrics::Scores;
-use autopeft::models::LoadOptions;
-use autopeft::pipeline::{Adapted, Prediction};
-use candle_core::{DType, Device};
+use autopeft::pipeline::Prediction;
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, opened};
 
 /// Rows whose target follows from their words.
 fn rows(count: usize, target: impl Fn(bool, bool) -> Value) -> String {
@@ -68,15 +66,7 @@ fn numbers_are_learned_and_predicted_as_numbers() {
     );
     // Opened again, it says the same of the same rows.
     let base = report.model.source.as_str();
-    let adapted = Adapted::open(
-        &bench.out(),
-        base,
-        5,
-        Device::Cpu,
-        DType::F32,
-        LoadOptions::default(),
-    )
-    .unwrap();
+    let adapted = opened(&bench.out(), base);
     let file = Source::File(bench.path("validation.jsonl"));
     let labels = adapted.manifest.labels.clone().unwrap();
     let rows = load_targets(
@@ -116,15 +106,7 @@ fn several_labels_are_learned_each_for_itself() {
     };
     assert!(micro_f1 > 0.8 && subset_accuracy >= 0.5, "{last:?}");
     let base = report.model.source.as_str();
-    let adapted = Adapted::open(
-        &bench.out(),
-        base,
-        5,
-        Device::Cpu,
-        DType::F32,
-        LoadOptions::default(),
-    )
-    .unwrap();
+    let adapted = opened(&bench.out(), base);
     let file = Source::File(bench.path("validation.jsonl"));
     let labels = adapted.manifest.labels.clone().unwrap();
     let rows = load_targets(

@@ -9,8 +9,8 @@ use autopeft::data::{self, ColumnNames, Encoded, Padding, Source, load_labelled}
 use autopeft::error::{Error, Result};
 use autopeft::groups::TransferError;
 use autopeft::interrupt::Interrupt;
-use autopeft::models::{LoadOptions, Pooling};
-use autopeft::pipeline::{self, Adapted, Origin, Training, Transferred};
+use autopeft::models::Pooling;
+use autopeft::pipeline::{self, Origin, Training, Transferred};
 use autopeft::progress::{Progress, Silent};
 use autopeft::recipe::{Override, Recipe};
 use autopeft::report::{GroupReport, SelectionReport, Stage, TransferReport};
@@ -21,7 +21,7 @@ use autopeft_adapters::{Adapters, Kind};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Listener, fixture, names, tree};
+use crate::bench::{Bench, Listener, fixture, names, opened, tree};
 use crate::language;
 
 fn large(bench: &Bench) -> PathBuf {
@@ -277,15 +277,7 @@ fn with_rows_it_is_trained_over_the_whole_horizon_and_the_loss_falls() {
     assert_eq!(stages, [Stage::Untrained, Stage::Trimmed]);
     let (first, last) = (report.held_out[0].evaluation, report.held_out[1].evaluation);
     assert!(last.loss < 0.8 * first.loss, "{first:?} {last:?}");
-    let adapted = Adapted::open(
-        &large(&bench),
-        model.to_str().unwrap(),
-        5,
-        Device::Cpu,
-        DType::F32,
-        LoadOptions::default(),
-    )
-    .unwrap();
+    let adapted = opened(&large(&bench), model.to_str().unwrap());
     let file = Source::File(bench.path("validation.jsonl"));
     let labels = adapted.manifest.labels.as_ref().unwrap();
     let rows = load_labelled(&file, &ColumnNames::default(), labels, false).unwrap();

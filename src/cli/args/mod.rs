@@ -1,6 +1,7 @@
 //! What may be typed: one struct a verb. Flags that mean a recipe key become overrides of it.
 
 mod common;
+mod merge;
 mod run;
 mod select;
 mod serve;
@@ -10,6 +11,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 
 pub use common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs};
+pub use merge::MergeArgs;
 pub use run::RunArgs;
 pub use select::SelectArgs;
 pub use serve::{EvalArgs, GenerationArgs, InspectArgs, PredictArgs};
@@ -48,6 +50,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Label rows of a file, or lines from standard input
     Predict(PredictArgs),
+    /// Write the base model with the adapter in its weights, for servers
+    Merge(MergeArgs),
     /// Show what could be attached to a model, or what an adapter holds
     Inspect(InspectArgs),
     /// Show what this machine and build can do, and what would be faster

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;
+pub mod merge;
 pub mod predict;
 pub mod recipe;
 pub mod select;
@@ -17,6 +18,7 @@ use autopeft_adapters::hardware;
 
 use super::args::{Command, ComputeArgs, RunArgs};
 use super::{ExitStatus, Failure, Printer, TerminalProgress, run_folder, signals};
+use crate::base::BaseModel;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
@@ -35,6 +37,7 @@ pub fn run(command: &Command, printer: &Arc<Printer>) -> anyhow::Result<ExitStat
         Command::Transfer(args) => transfer::run(args, printer),
         Command::Eval(args) => eval::run(args, printer),
         Command::Predict(args) => predict::run(args, printer),
+        Command::Merge(args) => merge::run(args, printer),
         Command::Inspect(args) => inspect::run(args, printer),
         Command::Doctor(args) => doctor::run(args, printer),
         Command::Recipe(args) => recipe::run(args, printer),
@@ -124,12 +127,13 @@ fn open(dir: &Path, recipe: &Recipe, compute: &ComputeArgs) -> anyhow::Result<Ad
     check_products()?;
     let device = device::open(recipe.device)?;
     let dtype = device::dtype(recipe.dtype, &device)?;
+    let options = device::load_options(recipe.storage, false, dtype)?;
+    let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {})?;
     Ok(Adapted::open(
         dir,
-        &recipe.model,
+        base.with_options(options)?,
         recipe.train.batch_size,
         device,
         dtype,
-        device::load_options(recipe.storage, false, dtype)?,
     )?)
 }

@@ -55,7 +55,11 @@ impl CheckedBackend {
                 file,
             });
         }
-        self.checkpoint.tensor(&name, dtype, device)
+        let tensor = self.checkpoint.tensor(&name, dtype, device)?;
+        if let Ok(mut read) = self.checkpoint.read.lock() {
+            read.insert(asked.to_string());
+        }
+        Ok(tensor)
     }
 
     fn file_of(&self, name: &str) -> PathBuf {
