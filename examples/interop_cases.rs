@@ -80,6 +80,11 @@ impl Case {
         self
     }
 
+    const fn for_servers(mut self) -> Self {
+        self.target = Target::Servers;
+        self
+    }
+
     const fn for_adapterhub(mut self) -> Self {
         self.target = Target::Adapterhub;
         self
@@ -162,6 +167,7 @@ const LANGUAGE_MODELS: &[&str] = &[
 
 const LANGUAGE_CASES: &[Case] = &[
     Case::new("language-lora", some_lora),
+    Case::new("language-lora-for-servers", some_lora).for_servers(),
     Case::new("language-norms", some_norms),
     Case::new("language-everything", |_| true),
 ];

@@ -326,6 +326,15 @@ fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
         (false, false, false)
     );
     assert!(superset.bottleneck.enabled);
+    let recipe = read("", &["task.type=causal-lm", "export.target=servers"]).unwrap();
+    let superset = &recipe.superset;
+    assert!(superset.lora.enabled);
+    assert!(!superset.bias.enabled && !superset.norm.enabled && !superset.bottleneck.enabled);
+    let headed = fault("", &["export.target=servers"]);
+    assert!(
+        headed.contains("`text-classification` cannot be exported for `servers`"),
+        "{headed}"
+    );
     let both = "superset: {bottleneck: {enabled: true}}\nexport: {target: peft}\n";
     assert!(fault(both, &[]).starts_with("line 1, `superset.bottleneck.enabled`: the export target `peft` cannot hold bottleneck adapters"));
     assert_eq!(

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
-use autopeft_adapters::peft::{self, LoraScale, PeftOptions, TaskType};
+use autopeft_adapters::peft::{self, LoraLayout, LoraScale, PeftOptions, TaskType};
 use autopeft_adapters::{
     Adapters, Bottleneck, BottleneckPlan, BottleneckStyle, Directions, Error, Kind, LayerNorm,
     Linear, LoraPlan, LoraTargets, Parameter, Pass, Place, State, Superset, Variant,
@@ -338,6 +338,7 @@ fn export_peft(adapters: &Adapters, lora_scale: LoraScale, folder: &Path) {
         task: TaskType::SequenceClassification,
         lora_dropout: 0.0,
         lora_scale,
+        lora_layout: LoraLayout::Trimmed,
     };
     peft::write(folder, adapters, &options).unwrap();
 }

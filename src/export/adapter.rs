@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
-use autopeft_adapters::peft::{self, LoraScale, PeftOptions, TaskType};
+use autopeft_adapters::peft::{self, LoraLayout, LoraScale, PeftOptions, TaskType};
 use autopeft_adapters::{Adapters, Kind, State};
 
 use crate::error::{Error, Result};
@@ -71,6 +71,11 @@ pub fn write_adapter(
             },
             lora_dropout: options.lora_dropout,
             lora_scale: options.lora_scale,
+            // What waits for a training has no use for rows and columns of zeros, which no gradient moves.
+            lora_layout: match (options.target, options.lora_scale) {
+                (Target::Servers, LoraScale::Folded) => LoraLayout::Uniform,
+                _ => LoraLayout::Trimmed,
+            },
         };
         files.placeholder = peft::write(&target, adapters, &options)?.placeholder;
         files.peft = Some(place.to_path_buf());

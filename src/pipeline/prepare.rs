@@ -292,17 +292,22 @@ pub(super) fn superset(recipe: &Recipe, progress: &dyn Progress) -> Result<Super
             "leaving out {kinds}, which `--target {target}` cannot hold"
         ));
     };
-    let (linear, bottlenecks) = match target {
-        Target::Autopeft => (true, bottleneck.enabled),
+    // LoRA; biases and norms; bottlenecks.
+    let (linear, others, bottlenecks) = match target {
+        Target::Autopeft => (true, true, bottleneck.enabled),
         Target::Peft => {
             if bottleneck.enabled {
                 left_out("bottleneck adapters");
             }
-            (true, false)
+            (true, true, false)
+        }
+        Target::Servers => {
+            left_out("biases, norms and bottleneck adapters");
+            (true, false, false)
         }
         Target::Adapterhub => {
             left_out("LoRA, biases and norms");
-            (false, true)
+            (false, false, true)
         }
     };
     Ok(Superset {
@@ -315,9 +320,9 @@ pub(super) fn superset(recipe: &Recipe, progress: &dyn Progress) -> Result<Super
             Targets::AllLinear => LoraTargets::AllLinear,
             Targets::Patterns(patterns) => LoraTargets::Matching(Superset::patterns(patterns)?),
         },
-        bias: wanted.bias.enabled && linear,
+        bias: wanted.bias.enabled && others,
         inert_bias: wanted.bias.inert,
-        norm: wanted.norm.enabled && linear,
+        norm: wanted.norm.enabled && others,
         bottleneck: bottlenecks.then(|| BottleneckPlan {
             non_linearity: match bottleneck.non_linearity {
                 NonLinearity::Relu => Activation::Relu,

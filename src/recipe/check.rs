@@ -72,10 +72,12 @@ fn settle_target(recipe: &mut Recipe, layers: &mut Layers<'_>) {
         ),
     ];
     for (path, enabled, name) in kinds {
+        let is_lora = path.starts_with("superset.lora");
         let is_bottleneck = path.starts_with("superset.bottleneck");
         let possible = match target {
             Target::Autopeft => true,
             Target::Peft => !is_bottleneck,
+            Target::Servers => is_lora,
             Target::Adapterhub => is_bottleneck,
         };
         let origin = layers.origin(path).clone();
@@ -146,14 +148,21 @@ fn contradictions(recipe: &Recipe, layers: &mut Layers<'_>) {
             Some("use `f32`, or a GPU".to_owned()),
         );
     }
-    if recipe.task.kind.is_language() && recipe.export.target == Target::Adapterhub {
+    let (is_language, target) = (recipe.task.kind.is_language(), recipe.export.target);
+    let hint = match target {
+        Target::Adapterhub if is_language => Some("use the target `peft` or `autopeft`"),
+        Target::Servers if !is_language => Some(
+            "servers load no head with an adapter: use the target `peft`, and serve what `autopeft merge` makes of the result",
+        ),
+        Target::Autopeft | Target::Peft | Target::Servers | Target::Adapterhub => None,
+    };
+    if let Some(hint) = hint {
         let origin = later(layers.origin("task.type"), layers.origin("export.target"));
         let message = format!(
-            "the task `{}` cannot be exported for `adapterhub`",
+            "the task `{}` cannot be exported for `{target}`",
             recipe.task.kind
         );
-        let hint = Some("use the target `peft` or `autopeft`".to_owned());
-        layers.fault("export.target", &origin, message, hint);
+        layers.fault("export.target", &origin, message, Some(hint.to_owned()));
     }
     let probe = &recipe.probe;
     if probe.steps >= 1 && probe.every >= 1 && probe.measurements() == 0 {

@@ -279,6 +279,9 @@ words! {
         Autopeft = "autopeft",
         /// Hugging Face PEFT: no bottleneck adapters.
         Peft = "peft",
+        /// Servers of language models with adapters (vLLM, SGLang, TGI, LoRAX, llama.cpp, mistral.rs): LoRA only, of one rank,
+        /// on the same modules of all layers.
+        Servers = "servers",
         /// AdapterHub: bottleneck adapters only.
         Adapterhub = "adapterhub",
     }

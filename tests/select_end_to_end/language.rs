@@ -1,6 +1,6 @@
 //! A tiny language model from recipe to result, and the result in use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use autopeft::models::gguf::Gguf;
 use autopeft::models::{self, Inputs};
 use autopeft::pipeline::GenerateOptions;
 use autopeft::recipe::Recipe;
-use autopeft_adapters::{Adapters, Pass};
+use autopeft_adapters::{Adapters, Kind, Pass};
 use candle_core::{DType, Device, Tensor};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, opened};
 
@@ -56,6 +56,71 @@ const SETTINGS: [&str; 5] = [
     "select.budget=600",
     "superset.bias.enabled=false",
 ];
+
+/// Engines that know one rank, one scale, or whole types of modules only, and nothing beside LoRA, load it.
+#[test]
+fn an_adapter_for_servers_is_uniform_and_computes_the_same() {
+    let bench = bench(false);
+    let model = llama();
+    let settings: Vec<&str> = SETTINGS[..4]
+        .iter()
+        .copied()
+        .chain([
+            model.as_str(),
+            "task.type=causal-lm",
+            "export.target=servers",
+        ])
+        .collect();
+    // The writer has read it back, and would have refused another result.
+    let report = bench.report(&settings);
+    let modules: BTreeSet<(Option<usize>, &str)> = (report.groups.iter())
+        .filter(|group| group.kept)
+        .map(|group| (group.layer, group.role.as_str()))
+        .collect();
+    assert!(report.groups.iter().all(|group| group.kind == Kind::Lora));
+
+    let config = fs::read(bench.out().join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let rank = config["r"].as_u64().unwrap() as usize;
+    assert_eq!(config["lora_alpha"].as_f64(), Some(rank as f64));
+    for patterns in ["rank_pattern", "alpha_pattern"] {
+        assert_eq!(config[patterns], json!({}));
+    }
+    assert_eq!(
+        (&config["bias"], &config["modules_to_save"]),
+        (&json!("none"), &json!([]))
+    );
+    let tensors =
+        candle_core::safetensors::load(bench.out().join("adapter_model.safetensors"), &Device::Cpu)
+            .unwrap();
+    let targets: Vec<&str> = (config["target_modules"].as_array().unwrap().iter())
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    let mut empty = 0;
+    for name in &targets {
+        assert!(!name.contains('.'), "{name}");
+        for layer in 0..2 {
+            let part = if name.ends_with("_proj") && "qkvo".contains(&name[..1]) {
+                "self_attn"
+            } else {
+                "mlp"
+            };
+            let module = format!("base_model.model.model.layers.{layer}.{part}.{name}");
+            let a = &tensors[&format!("{module}.lora_A.weight")];
+            let b = &tensors[&format!("{module}.lora_B.weight")];
+            assert_eq!(
+                (a.dim(0).unwrap(), b.dim(1).unwrap()),
+                (rank, rank),
+                "{module}"
+            );
+            let size: f32 = b.abs().unwrap().sum_all().unwrap().to_scalar().unwrap();
+            empty += usize::from(size == 0.0);
+        }
+    }
+    assert_eq!(tensors.len(), 2 * 2 * targets.len());
+    assert_eq!(empty, 2 * targets.len() - modules.len(), "{modules:?}");
+    // What is filled up changes no logit of PEFT's either: tests/interop has such a case for each family.
+}
 
 /// The adapter of a quantized base is that of its checkpoint: the same names, and it computes the same there.
 #[test]

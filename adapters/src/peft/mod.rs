@@ -2,7 +2,7 @@
 //!
 //! A trimmed adapter becomes one `LORA` checkpoint: LoRA pairs of different ranks, some biases, some
 //! norms and the head. The scale `alpha / r` is folded into `B` ([`LoraScale`]), so that `alpha_i = r_i` and engines
-//! that ignore `alpha_pattern` still compute the same. Checked against peft 0.13.2, 0.17.1 and 0.21.2.
+//! that ignore `alpha_pattern` still compute the same; [`LoraLayout`] is for those that know one rank. Checked against peft 0.13.2, 0.17.1 and 0.21.2.
 
 mod config;
 mod matching;
@@ -11,7 +11,7 @@ mod write;
 
 pub use config::{PeftConfig, PeftType, TargetModules, TaskType};
 pub(crate) use read::read;
-pub use write::{LoraScale, PeftOptions, PeftSummary, write};
+pub use write::{LoraLayout, LoraScale, PeftOptions, PeftSummary, write};
 
 /// Name of the folder within an export whose adapter is more than this checkpoint.
 pub const FOLDER: &str = "peft";

@@ -26,6 +26,20 @@ pub struct PeftOptions {
     pub lora_dropout: f64,
     /// Where the factor of a LoRA goes.
     pub lora_scale: LoraScale,
+    /// Which LoRA matrices are in the file.
+    pub lora_layout: LoraLayout,
+}
+
+/// Which LoRA matrices are in the file; what is computed is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoraLayout {
+    /// What was kept, each of its own rank.
+    #[default]
+    Trimmed,
+    /// One rank for all, and a LoRA in every layer on each module that has one in any layer, filled up with zeros: for engines that
+    /// know one rank or one scale (vLLM, llama.cpp), or drop a module that some layers lack (TGI, LoRAX), and that load
+    /// nothing beside LoRA.
+    Uniform,
 }
 
 /// Where the factor `alpha / r` of a LoRA goes; what is computed is the same.
@@ -56,7 +70,10 @@ pub struct PeftSummary {
 /// [`Error::NotExpressible`] when PEFT would load something else than what is computed here; and on
 /// input or output errors.
 pub fn write(folder: &Path, adapters: &Adapters, options: &PeftOptions) -> Result<PeftSummary> {
-    let contents = Contents::gather(adapters, options.lora_scale)?;
+    let mut contents = Contents::gather(adapters, options.lora_scale)?;
+    if options.lora_layout == LoraLayout::Uniform {
+        contents.fill_up(adapters)?;
+    }
     let (config, tensors, placeholder) = contents.checkpoint(options)?;
     let sizes = contents.sizes(placeholder.as_deref());
     matching::check(&config, &sizes, &contents.saved_paths(), &contents.modules).map_err(
@@ -103,6 +120,8 @@ struct Contents {
     transposed: BTreeSet<String>,
     /// A linear layer with its input and output size, for the placeholder.
     linear: Option<(String, usize, usize)>,
+    /// Whether the LoRA is on every module of its names.
+    is_uniform: bool,
 }
 
 impl Contents {
@@ -135,6 +154,7 @@ impl Contents {
                 } => Some((site.path.clone(), in_features, out_features)),
                 _ => None,
             }),
+            is_uniform: false,
         };
         let mut blocks: BTreeMap<String, BTreeMap<usize, Pair>> = BTreeMap::new();
         for parameter in adapters.parameters() {
@@ -188,6 +208,63 @@ impl Contents {
             contents.lora.insert(module, low_rank);
         }
         Ok(contents)
+    }
+
+    /// Gives every LoRA the largest rank, and every module of the same name one.
+    fn fill_up(&mut self, adapters: &Adapters) -> Result<()> {
+        let whole = (self.norms.keys().chain(self.heads.keys())).chain(self.biases.keys());
+        if let Some(path) = whole.into_iter().next() {
+            return Err(Error::NotExpressible {
+                target: "servers",
+                reason: format!("they load LoRA alone, and `{path}` is none"),
+            });
+        }
+        let Some(rank) = self.lora.values().map(|low_rank| low_rank.size.rank).max() else {
+            return Ok(());
+        };
+        let names: BTreeSet<String> = self.lora.keys().map(|path| name(path).to_owned()).collect();
+        for site in adapters.sites() {
+            let SiteShape::Linear {
+                in_features,
+                out_features,
+                ..
+            } = site.shape
+            else {
+                continue;
+            };
+            if !names.contains(name(&site.path)) {
+                continue;
+            }
+            let zeros = |shape| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+            let (a, b) = match self.lora.get(&site.path) {
+                None => (zeros((rank, in_features))?, zeros((out_features, rank))?),
+                Some(LowRank { a, b, size }) => {
+                    // `B` for one scale, which is 1 for all.
+                    let b = (b * (size.alpha / size.rank as f64))?;
+                    let missing = rank - size.rank;
+                    (
+                        a.pad_with_zeros(0, 0, missing)?.contiguous()?,
+                        b.pad_with_zeros(1, 0, missing)?.contiguous()?,
+                    )
+                }
+            };
+            let size = LoraSize {
+                rank,
+                alpha: rank as f64,
+            };
+            self.lora.insert(site.path.clone(), LowRank { a, b, size });
+        }
+        self.is_uniform = true;
+        Ok(())
+    }
+
+    /// Entries of `target_modules`: whole paths, or names alone, since some servers take no paths.
+    fn targets(&self, sizes: &BTreeMap<String, LoraSize>) -> Vec<String> {
+        if !self.is_uniform {
+            return sizes.keys().cloned().collect();
+        }
+        let names: BTreeSet<&str> = sizes.keys().map(|path| name(path)).collect();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     fn sizes(&self, placeholder: Option<&str>) -> BTreeMap<String, LoraSize> {
@@ -272,7 +349,7 @@ impl Contents {
                     .map(|(path, size)| (path.clone(), size.alpha))
                     .collect(),
             ),
-            target_modules: Some(TargetModules::List(sizes.keys().cloned().collect())),
+            target_modules: Some(TargetModules::List(self.targets(&sizes))),
             modules_to_save: Some(
                 self.norms
                     .keys()
@@ -312,6 +389,11 @@ impl Contents {
         );
         Ok(Some(path.clone()))
     }
+}
+
+/// The name of a module in its container.
+fn name(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 fn plain(tensor: &Tensor) -> candle_core::Result<Tensor> {
