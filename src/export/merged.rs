@@ -129,11 +129,11 @@ fn rounded(tensors: &VarBuilder<'static>, name: &str, dtype: DType) -> Result<Te
 struct Shards<'a> {
     folder: &'a Path,
     most: usize,
-    waiting: HashMap<String, Tensor>,
+    waiting: Vec<(String, Tensor)>,
     bytes: usize,
     total_bytes: usize,
     parameters: usize,
-    /// The names in each file that is written.
+    /// The names in each file that was written.
     written: Vec<Vec<String>>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Shards<'a> {
         Self {
             folder,
             most,
-            waiting: HashMap::new(),
+            waiting: Vec::new(),
             bytes: 0,
             total_bytes: 0,
             parameters: 0,
@@ -158,7 +158,7 @@ impl<'a> Shards<'a> {
         self.bytes += bytes;
         self.total_bytes += bytes;
         self.parameters += tensor.elem_count();
-        self.waiting.insert(name, tensor);
+        self.waiting.push((name, tensor));
         Ok(())
     }
 
@@ -169,8 +169,7 @@ impl<'a> Shards<'a> {
 
     fn flush(&mut self) -> Result<()> {
         let path = self.unnamed(self.written.len() + 1);
-        let mut tensors: Vec<(String, Tensor)> = self.waiting.drain().collect();
-        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let tensors = std::mem::take(&mut self.waiting);
         self.written
             .push(tensors.iter().map(|(name, _)| name.clone()).collect());
         self.bytes = 0;
