@@ -122,7 +122,7 @@ pub enum Error {
     GradientNotFinite,
 
     /// The exported files do not compute what was trained.
-    #[error("the exported adapter, read back, differs by {difference:.1e} in its logits; nothing was kept in `{path}`", path = path.display())]
+    #[error("what was exported, read back, differs by {difference:.1e} in its logits; nothing was kept in `{path}`", path = path.display())]
     NotVerified {
         /// Where it should have gone.
         path: PathBuf,

@@ -40,6 +40,8 @@ pub struct MergedOptions<'a> {
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergedFiles {
+    /// The class of `transformers` that loads them.
+    pub class: String,
     /// Names of the files with weights.
     pub weights: Vec<String>,
     /// Numbers in them.
@@ -97,8 +99,14 @@ pub fn write_merged(
         shards.add(name, tensor)?;
     }
     let (weights, parameters) = shards.finish()?;
-    write_json(&folder.join("config.json"), &configuration(options)?)?;
+    let class = match options.task.is_language() {
+        true => options.config.language_model_class(),
+        false => options.config.classifier_class(),
+    };
+    let configuration = configuration(options, &class)?;
+    write_json(&folder.join("config.json"), &configuration)?;
     Ok(MergedFiles {
+        class,
         weights,
         parameters,
         low_rank: low_rank.len(),
@@ -213,20 +221,15 @@ impl<'a> Shards<'a> {
     }
 }
 
-/// The base model's configuration with the class of the task's head, its labels, and the type of the tensors.
-fn configuration(options: &MergedOptions<'_>) -> Result<Value> {
+/// The base model's configuration with another class, the labels of its head, and the type of the tensors.
+fn configuration(options: &MergedOptions<'_>, class: &str) -> Result<Value> {
     let mut keys: Map<String, Value> =
         serde_json::from_slice(options.config_json).map_err(|error| ModelError::Json {
             reason: error.to_string(),
         })?;
     let mut set = |key: &str, value: Value| keys.insert(key.to_string(), value);
-    if options.task.is_language() {
-        set(
-            "architectures",
-            json!([options.config.language_model_class()]),
-        );
-    } else {
-        set("architectures", json!([options.config.classifier_class()]));
+    set("architectures", json!([class]));
+    if !options.task.is_language() {
         let labels = options.labels.iter().enumerate();
         let by_number = |(number, label): (usize, &String)| (number.to_string(), json!(label));
         set(

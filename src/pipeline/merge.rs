@@ -134,13 +134,9 @@ pub fn merge(
             difference,
         });
     }
-    let class = match manifest.task.is_language() {
-        true => base.config.language_model_class(),
-        false => base.config.classifier_class(),
-    };
     let model = MergedModel {
         folder: folder.target().to_path_buf(),
-        class,
+        class: files.class,
         dtype: dtype.as_str(),
         weights: files.weights,
         parameters: files.parameters,
