@@ -66,7 +66,8 @@ pub struct MergedModel {
 /// in a half-precision type, where it cannot, the difference is told.
 ///
 /// # Errors
-/// [`Error::Conflict`] for a head that no class of `transformers` has, or a GGUF file as base model;
+/// [`Error::Conflict`] for a head that no class of `transformers` has, a GGUF file as base model, or an output in the place of
+/// what is merged;
 /// [`Error::NotVerified`] when the logits differ; [`Error::Stopped`] when a stop was asked for; and when `result` is none, does
 /// not fit the base model, or cannot be merged. Then `out` is as it was.
 pub fn merge(
@@ -77,6 +78,17 @@ pub fn merge(
     interrupt: &Interrupt,
 ) -> Result<MergedModel> {
     // First, so that an unusable target costs nothing.
+    for read in [result, Path::new(&base.name)] {
+        if is_same(read, out) {
+            return Err(Error::Conflict {
+                what: format!(
+                    "`{}` is what is merged, and would be replaced",
+                    out.display()
+                ),
+                hint: "choose another folder with `--out`".to_string(),
+            });
+        }
+    }
     let folder = OutputFolder::prepare(out, options.force)?;
     let manifest = Manifest::read(result)?;
     if manifest.pooling == Pooling::Mean {
@@ -149,6 +161,14 @@ pub fn merge(
     folder.write("README.md", &merged_card(&model, &manifest))?;
     folder.commit()?;
     Ok(model)
+}
+
+/// Whether both are there and are one folder.
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
 }
 
 /// Keeps the matrices of a decoder in memory as they are stored: they are widened where they are used, so nothing is lost.

@@ -358,6 +358,18 @@ fn what_cannot_be_merged_is_refused_and_nothing_is_written() {
     );
 
     let bench = trained(&source, &EVERYTHING);
+    let before = tree(bench.root());
+    for out in [bench.out(), source.clone()] {
+        let force = MergeOptions {
+            force: true,
+            ..AS_STORED
+        };
+        let stop = Interrupt::default();
+        let error = pipeline::merge(&bench.out(), base(&source), &out, force, &stop).unwrap_err();
+        assert!(error.to_string().contains("what is merged"), "{error}");
+    }
+    assert_eq!(tree(bench.root()), before);
+    assert!(source.join("model.safetensors").is_file());
     fs::create_dir(merged_folder(&bench)).unwrap();
     fs::write(merged_folder(&bench).join("mine.txt"), "mine").unwrap();
     refused(&bench, &["merged", "--force"]);

@@ -120,8 +120,6 @@ struct Contents {
     transposed: BTreeSet<String>,
     /// A linear layer with its input and output size, for the placeholder.
     linear: Option<(String, usize, usize)>,
-    /// Whether the LoRA is on every module of its names.
-    is_uniform: bool,
 }
 
 impl Contents {
@@ -154,7 +152,6 @@ impl Contents {
                 } => Some((site.path.clone(), in_features, out_features)),
                 _ => None,
             }),
-            is_uniform: false,
         };
         let mut blocks: BTreeMap<String, BTreeMap<usize, Pair>> = BTreeMap::new();
         for parameter in adapters.parameters() {
@@ -254,13 +251,13 @@ impl Contents {
             };
             self.lora.insert(site.path.clone(), LowRank { a, b, size });
         }
-        self.is_uniform = true;
         Ok(())
     }
 
     /// Entries of `target_modules`: whole paths, or names alone, since some servers take no paths.
-    fn targets(&self, sizes: &BTreeMap<String, LoraSize>) -> Vec<String> {
-        if !self.is_uniform {
+    fn targets(&self, sizes: &BTreeMap<String, LoraSize>, layout: LoraLayout) -> Vec<String> {
+        // The placeholder is on one module alone.
+        if layout == LoraLayout::Trimmed || self.lora.is_empty() {
             return sizes.keys().cloned().collect();
         }
         let names: BTreeSet<&str> = sizes.keys().map(|path| name(path)).collect();
@@ -349,7 +346,9 @@ impl Contents {
                     .map(|(path, size)| (path.clone(), size.alpha))
                     .collect(),
             ),
-            target_modules: Some(TargetModules::List(self.targets(&sizes))),
+            target_modules: Some(TargetModules::List(
+                self.targets(&sizes, options.lora_layout),
+            )),
             modules_to_save: Some(
                 self.norms
                     .keys()
