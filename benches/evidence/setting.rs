@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::choice::Choice;
@@ -93,7 +93,7 @@ pub struct SelectionSetting {
     /// Changes of the recipe.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Rates, where they are not the setting's.
+    /// Those of the setting's rates that it runs at, where it is not all.
     pub rates: Option<Vec<f64>>,
 }
 
@@ -110,9 +110,9 @@ pub struct ProbeSetting {
     pub choices: Vec<Choice>,
     /// Budgets, where they are not the setting's.
     pub budgets: Option<Vec<String>>,
-    /// Rates, where they are not the setting's.
+    /// Those of the setting's rates that it runs at, where it is not all.
     pub rates: Option<Vec<f64>>,
-    /// Seeds, where they are not the setting's.
+    /// Those of the setting's seeds that it runs with, where it is not all.
     pub seeds: Option<Vec<u64>>,
 }
 
@@ -162,7 +162,38 @@ impl Setting {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the setting {}", path.display()))?;
-        serde_yaml::from_str(&text).with_context(|| format!("in the setting {}", path.display()))
+        let setting: Self = serde_yaml::from_str(&text)
+            .with_context(|| format!("in the setting {}", path.display()))?;
+        (setting.check()).with_context(|| format!("in the setting {}", path.display()))?;
+        Ok(setting)
+    }
+
+    /// Fails where an arm would never be run.
+    fn check(&self) -> Result<()> {
+        let rates: Vec<f64> = (self.tasks.iter())
+            .flat_map(|task| task.rates.as_ref().unwrap_or(&self.rates))
+            .copied()
+            .collect();
+        let selections = (self.selections.iter()).map(|arm| (&arm.name, &arm.rates));
+        let probes = self.probes.iter().map(|arm| (&arm.name, &arm.rates));
+        for (name, of_arm) in selections.chain(probes) {
+            for rate in of_arm.iter().flatten() {
+                ensure!(
+                    rates.contains(rate),
+                    "`{name}` has the rate {rate:e}, which no task runs at: add it to `rates`"
+                );
+            }
+        }
+        for probe in &self.probes {
+            for seed in probe.seeds.iter().flatten() {
+                ensure!(
+                    self.seeds.contains(seed),
+                    "`{}` has the seed {seed}, which is not one of the setting's: add it to `seeds`",
+                    probe.name
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether a probe runs with this rate and seed.

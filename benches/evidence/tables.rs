@@ -208,7 +208,9 @@ impl Comparison<'_> {
                 let Some(reference) = cells.get(name) else {
                     continue;
                 };
-                let is_other = |arm: &str| !arm.starts_with(name) && arm != "random";
+                // No budget holds the superset.
+                let is_other =
+                    |arm: &str| !arm.starts_with(name) && !["random", "superset"].contains(&arm);
                 let best = (cells.iter())
                     .filter(|(arm, _)| is_other(arm))
                     .min_by(|a, b| a.1.loss().total_cmp(&b.1.loss()));

@@ -37,7 +37,7 @@ fn greatest(steps: usize) -> f64 {
 fn rates_that_are_far_too_small_rise_further_where_rows_are_not_learnt_by_heart() {
     // Twice over the rows; and more often than that, with as many fits.
     let (new, often) = (greatest(12), greatest(13));
-    assert!(new > 4.0 && new <= 10.0, "{new}");
+    assert!(new > 3.5 && new <= 10.0, "{new}");
     assert!(often > 2.0 && often <= 3.0 + 1e-9, "{often}");
 }
 
