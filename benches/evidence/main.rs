@@ -112,7 +112,7 @@ fn run(arguments: &Arguments, setting: &Setting, out: &Path) -> Result<()> {
             if !arguments.seeds.is_empty() && !arguments.seeds.contains(&seed) {
                 continue;
             }
-            for &rate in task.rates.as_ref().unwrap_or(&setting.rates) {
+            for rate in setting.all_rates() {
                 let at = At {
                     arguments,
                     setting,
@@ -173,13 +173,17 @@ struct At<'a> {
 impl At<'_> {
     fn run(self, ledger: &mut Ledger) -> Result<()> {
         for selection in &self.setting.selections {
-            let rates = selection.rates.as_ref();
-            if rates.is_none_or(|rates| rates.contains(&self.rate)) {
+            let rates = selection.rates.as_ref().unwrap_or(&self.setting.rates);
+            if rates.contains(&self.rate) {
                 self.selection(selection, ledger)?;
             }
         }
+        if !self.setting.rates.contains(&self.rate) {
+            return Ok(());
+        }
         for probe in &self.setting.probes {
-            if self.setting.of_probe(probe, self.rate, self.seed) {
+            let seeds = probe.seeds.as_ref().unwrap_or(&self.setting.seeds);
+            if seeds.contains(&self.seed) {
                 self.probe(probe, ledger)?;
             }
         }
@@ -217,7 +221,7 @@ impl At<'_> {
             format!("data.train={}", path(data, &self.task.train, "--data")?),
             format!("seed={}", self.seed),
             format!("train.learning_rate={}", self.rate),
-            format!("train.steps={}", self.steps()),
+            format!("train.steps={}", self.setting.steps),
         ];
         if let Some(test) = &self.task.test {
             all.push(format!("data.validation={}", path(data, test, "--data")?));
@@ -230,10 +234,6 @@ impl At<'_> {
             .map(|change| change.parse::<Override>())
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Recipe::load(&self.task.recipe, &changes)?)
-    }
-
-    fn steps(self) -> usize {
-        self.task.steps.unwrap_or(self.setting.steps)
     }
 
     fn key(self, arm: &str, budget: &str) -> Key {
@@ -275,10 +275,9 @@ impl At<'_> {
 
     /// All choices by one probe, each within each budget; the probe runs once.
     fn probe(self, probe: &ProbeSetting, ledger: &mut Ledger) -> Result<()> {
-        let budgets = probe.budgets.as_ref().unwrap_or(&self.setting.budgets);
         let mut open = Vec::new();
         for choice in &probe.choices {
-            for budget in budgets {
+            for budget in &self.setting.budgets {
                 let key = self.key(&format!("{}/{choice}", probe.name), budget);
                 if !ledger.has(&key) {
                     open.push((*choice, key));
@@ -303,7 +302,7 @@ impl At<'_> {
             let kept = probed.choose(choice, capacity)?;
             let evaluation = probed.finish(&kept)?;
             let seconds = probing + cpu_seconds() - begin;
-            let steps = self.steps();
+            let steps = self.setting.steps;
             ledger.add(Row::new(
                 key,
                 &bench,
@@ -448,7 +447,7 @@ impl At<'_> {
         ledger: &Ledger,
     ) -> Result<Recipe> {
         let steps = match &self.setting.equal_to {
-            None => self.steps(),
+            None => self.setting.steps,
             Some(arm) => ledger.steps(&self.key(arm, budget)).with_context(|| {
                 format!("`equal_to` names `{arm}`, which is none of the setting's selections")
             })?,

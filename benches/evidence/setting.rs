@@ -74,10 +74,6 @@ pub struct Task {
     /// Changes of the recipe.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Steps, where they differ from the setting's.
-    pub steps: Option<usize>,
-    /// Rates, where they differ from the setting's.
-    pub rates: Option<Vec<f64>>,
 }
 
 fn text_classification() -> String {
@@ -93,7 +89,7 @@ pub struct SelectionSetting {
     /// Changes of the recipe.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Those of the setting's rates that it runs at, where it is not all.
+    /// Rates, where they are not the setting's.
     pub rates: Option<Vec<f64>>,
 }
 
@@ -108,10 +104,6 @@ pub struct ProbeSetting {
     pub set: Vec<String>,
     /// The rules that choose.
     pub choices: Vec<Choice>,
-    /// Budgets, where they are not the setting's.
-    pub budgets: Option<Vec<String>>,
-    /// Those of the setting's rates that it runs at, where it is not all.
-    pub rates: Option<Vec<f64>>,
     /// Those of the setting's seeds that it runs with, where it is not all.
     pub seeds: Option<Vec<u64>>,
 }
@@ -170,20 +162,6 @@ impl Setting {
 
     /// Fails where an arm would never be run.
     fn check(&self) -> Result<()> {
-        let rates: Vec<f64> = (self.tasks.iter())
-            .flat_map(|task| task.rates.as_ref().unwrap_or(&self.rates))
-            .copied()
-            .collect();
-        let selections = (self.selections.iter()).map(|arm| (&arm.name, &arm.rates));
-        let probes = self.probes.iter().map(|arm| (&arm.name, &arm.rates));
-        for (name, of_arm) in selections.chain(probes) {
-            for rate in of_arm.iter().flatten() {
-                ensure!(
-                    rates.contains(rate),
-                    "`{name}` has the rate {rate:e}, which no task runs at: add it to `rates`"
-                );
-            }
-        }
         for probe in &self.probes {
             for seed in probe.seeds.iter().flatten() {
                 ensure!(
@@ -196,11 +174,16 @@ impl Setting {
         Ok(())
     }
 
-    /// Whether a probe runs with this rate and seed.
-    pub fn of_probe(&self, probe: &ProbeSetting, rate: f64, seed: u64) -> bool {
-        let has_rate = (probe.rates.as_ref()).is_none_or(|rates| rates.contains(&rate));
-        let has_seed = (probe.seeds.as_ref()).is_none_or(|seeds| seeds.contains(&seed));
-        has_rate && has_seed
+    /// The setting's rates and those that selections alone have.
+    pub fn all_rates(&self) -> Vec<f64> {
+        let mut all = self.rates.clone();
+        let own = self.selections.iter().flat_map(|arm| &arm.rates);
+        for &rate in own.flatten() {
+            if !all.contains(&rate) {
+                all.push(rate);
+            }
+        }
+        all
     }
 
     /// Budgets of an arm: what has no budget of its own is run once.

@@ -107,7 +107,7 @@ def run_task(options, compared, task, ledger):
     encoded = rows.encode(tokenizer, all_rows, names, max_length)
     test = rows.encode(tokenizer, rows.every_nth(test_rows, task.get("test_rows")), names, max_length)
     suffix = "/filled" if options.filled else ""
-    places = [chosen(task.get("rates", compared["rates"]), options.rates, float),
+    places = [chosen(compared["rates"], options.rates, float),
               chosen(compared["budgets"], options.budgets, str), options.arms]
     parameters = num_parameters(folder)
     for seed in chosen(compared["seeds"], options.seeds, int):
@@ -119,7 +119,7 @@ def run_task(options, compared, task, ledger):
                 continue
             steps = ledger.equal_steps(key(task["name"], arm, budget, seed, rate))
             if steps is None:
-                steps = int(task.get("steps", compared["steps"]))
+                steps = int(compared["steps"])
                 print(f"{' '.join(map(str, at))}: no uniform arm of ours to be equal to, so {steps} steps", flush=True)
             place = {"capacity": setting.capacity(budget, parameters), "steps": steps, "rate": rate, "seed": seed}
             model = classifier(folder, len(names), seed)
