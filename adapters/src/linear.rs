@@ -34,6 +34,15 @@ impl Value {
         }
     }
 
+    /// The same, but what is trained without rounding.
+    pub(crate) fn unrounded(&self, dtype: DType) -> CandleResult<Tensor> {
+        match self {
+            Self::Frozen(_) | Self::Stored(_) => self.tensor(dtype),
+            Self::Trained(parameter) if parameter.is_active() => Ok(parameter.value()),
+            Self::Trained(parameter) => Ok(parameter.initial().clone()),
+        }
+    }
+
     pub(crate) fn parameter(&self) -> Option<&Arc<Parameter>> {
         match self {
             Self::Frozen(_) | Self::Stored(_) => None,
@@ -140,7 +149,7 @@ impl Linear {
         let input = x.detach().reshape((rows, in_features))?; // (rows, in)
         let weight = self.weight.tensor(x.dtype())?;
         let bias = match &self.bias {
-            Some(bias) => Some(bias.tensor(x.dtype())?),
+            Some(bias) => Some(bias.unrounded(x.dtype())?),
             None => None,
         };
         let low_rank = self.low_rank()?;
@@ -219,6 +228,10 @@ impl Linear {
             output = (output + matmul_rows(inner, &(b * self.scale)?)?)?;
         }
         match bias {
+            Some(bias) if bias.dtype() != output.dtype() => output
+                .to_dtype(bias.dtype())?
+                .broadcast_add(bias)?
+                .to_dtype(output.dtype()),
             Some(bias) => output.broadcast_add(bias),
             None => Ok(output),
         }

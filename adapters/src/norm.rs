@@ -1,4 +1,5 @@
-//! LayerNorm and RMSNorm with trainable gain and offset.
+//! LayerNorm and RMSNorm with trainable gain and offset. They compute in `f32` where their input has half precision: a mean
+//! of squares needs it, and so does a gain near 1 that changes by less than the 4e-3 between numbers of `bf16`.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::Result;
 use crate::error::InModule;
 use crate::kind::Part;
 use crate::linear::{Value, per_example};
-use crate::ops::{self, Norm};
+use crate::ops::{self, Norm, wide};
 use crate::parameter::{Parameter, State};
 use crate::pass::{Pass, Wanted};
 
@@ -148,13 +149,16 @@ impl Layer<'_> {
     }
 
     fn compute(&self, Inputs { x, residual }: Inputs<'_>, pass: &Pass) -> CandleResult<Tensor> {
-        let input = x.detach().contiguous()?;
-        let other = residual.map(|r| r.detach().contiguous()).transpose()?;
-        let mut weight = self.weight.tensor(x.dtype())?;
+        let dtype = x.dtype();
+        let exact = |tensor: &Tensor| tensor.detach().contiguous()?.to_dtype(wide(dtype));
+        let input = exact(x)?;
+        let other = residual.map(exact).transpose()?;
+        let mut weight = exact(&self.weight.unrounded(dtype)?)?;
         if self.offset != 0.0 {
             weight = (weight + self.offset)?;
         }
-        let bias = self.bias.map(|bias| bias.tensor(x.dtype())).transpose()?;
+        let bias = self.bias.map(|bias| exact(&bias.unrounded(dtype)?));
+        let bias = bias.transpose()?;
         let ops::NormOutput {
             output,
             normalised,
@@ -167,6 +171,7 @@ impl Layer<'_> {
             bias.as_ref(),
             self.epsilon,
         )?;
+        let output = output.to_dtype(dtype)?;
         let parameters: Vec<(Part, Arc<Parameter>)> =
             [(Part::Weight, Some(self.weight)), (Part::Bias, self.bias)]
                 .into_iter()
@@ -196,12 +201,13 @@ impl Layer<'_> {
         ops::function3("norm", [x, residual, &anchor], output, move |gradient| {
             let rows = gradient
                 .contiguous()?
-                .reshape(backward.normalised.shape())?;
+                .reshape(backward.normalised.shape())?
+                .to_dtype(backward.normalised.dtype())?;
             backward.deliver(&rows)?;
             if !tracked && !residual_tracked {
                 return Ok([None, None, None]);
             }
-            let gradient = backward.input(&rows)?;
+            let gradient = backward.input(&rows)?.to_dtype(dtype)?;
             Ok([
                 tracked.then(|| gradient.clone()),
                 residual_tracked.then_some(gradient),
@@ -241,7 +247,7 @@ impl Backward {
                     let Some(direction) = directions.of(parameter)? else {
                         continue;
                     };
-                    let direction = direction.unsqueeze(0)?;
+                    let direction = direction.unsqueeze(0)?.to_dtype(rows.dtype())?;
                     let along = if is_weight {
                         ops::project(&(rows * &self.normalised)?, &direction)?
                     } else {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use candle_core::{DType, Result as CandleResult, Tensor};
 
 use crate::kind::{Kind, Part};
+use crate::ops::wide;
 use crate::{Error, Result};
 
 /// What happens to a parameter in a training pass.
@@ -23,7 +24,8 @@ pub enum State {
 /// tensor that was read stays what it was.
 ///
 /// Where its layer computes in half precision, the parameter itself is kept in `f32`: a step of 1e-3 would not change a
-/// gain of 1 in `bf16`, whose next numbers are 4e-3 and 8e-3 away. The layer reads it rounded.
+/// gain of 1 in `bf16`, whose next numbers are 4e-3 and 8e-3 away. A matrix is read rounded by its layer, a gain, an offset or a
+/// bias as it is.
 #[derive(Debug)]
 pub struct Parameter {
     index: usize,
@@ -47,14 +49,6 @@ impl Held {
         let value = value.detach().to_dtype(wide(computed_in))?;
         let rounded = value.to_dtype(computed_in)?;
         Ok(Self { value, rounded })
-    }
-}
-
-/// The number type of a parameter, its gradient and its direction, where the layer computes in `dtype`.
-pub(crate) const fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F16 | DType::BF16 => DType::F32,
-        dtype => dtype,
     }
 }
 

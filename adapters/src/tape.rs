@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::Result;
-use crate::parameter::{Parameter, wide};
+use crate::ops::wide;
+use crate::parameter::Parameter;
 
 /// A direction in parameter space: one tensor per parameter index, of that parameter's shape.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use autopeft::probe::GaussNewton;
 use autopeft::train::{AdamW, AdamWConfig};
-use autopeft_adapters::Kind;
+use autopeft_adapters::{Kind, Part};
 use candle_core::DType;
 
 use super::fixture::{Bench, diagonal, numbers};
@@ -60,6 +60,40 @@ fn small_steps_add_up_and_losses_fall_as_in_f32() {
                 );
             }
         }
+    }
+}
+
+/// A gain is read from the checkpoint in half precision, so that such a step would be lost where it is rounded.
+#[test]
+fn a_step_of_gains_below_the_next_number_changes_the_loss_as_in_f32() {
+    const STEP: f64 = 1e-3;
+    let fall = |dtype| {
+        let bench = Bench::attached("bert", 3, dtype, 7);
+        let (before, gradients) = bench.gradients();
+        for parameter in bench.adapters.parameters() {
+            if (parameter.kind(), parameter.part()) != (Kind::Norm, Part::Weight) {
+                continue;
+            }
+            let sign = gradients.get(parameter.index()).expect("a gradient").sign();
+            let step = (sign.expect("signs") * STEP).expect("a step");
+            let moved = (parameter.value() - step).expect("a value");
+            let rounded = moved.to_dtype(DType::BF16).expect("rounded");
+            if dtype == DType::BF16 {
+                let start = parameter.initial().to_dtype(DType::BF16).expect("rounded");
+                assert_eq!(numbers(&rounded), numbers(&start), "{}", parameter.name());
+            }
+            parameter.set(&moved).expect("its shape");
+        }
+        before - bench.gradients().0
+    };
+    let expected = fall(DType::F32);
+    assert!(expected > 1e-3, "{expected}");
+    for dtype in [DType::BF16, DType::F16] {
+        let got = fall(dtype);
+        assert!(
+            (got - expected).abs() < 0.3 * expected,
+            "{dtype:?}: {got} for {expected}"
+        );
     }
 }
 

@@ -21,6 +21,8 @@ mod thin;
 mod tokens;
 mod vector;
 
+use candle_core::DType;
+
 pub(crate) use activation::apply as activate;
 pub use activation::{
     gelu, gelu_tanh, gelu_tanh_gate, multiply, relu, silu, silu_gate, softcap, tanh,
@@ -41,3 +43,12 @@ pub use scope::scope;
 pub(crate) use scope::{is_tracked, suspended};
 pub use sliced_cross_entropy::{SlicedLoss, TokenLabels, Unembedding, sliced_cross_entropy};
 pub use tokens::{add, features, first_token, mean_tokens, reshape, tokens_at};
+
+/// The number type of what half precision is too coarse for where layers compute in `dtype`: parameters with their gradients and
+/// directions, norms and losses.
+pub(crate) const fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
+}

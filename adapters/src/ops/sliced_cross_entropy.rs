@@ -14,6 +14,7 @@ use super::function::function1;
 use super::gemm::{Matrix, Target, Threads, gemm};
 use super::rows::{is_plain, with_slice};
 use super::vector;
+use super::wide;
 use crate::frozen::FrozenWeight;
 
 /// Numbers of a slice of the logits that are held at once: 64 MiB of `f32`. In smaller ones a product spends more of
@@ -72,7 +73,7 @@ impl TokenLabels<'_> {
 /// What [`sliced_cross_entropy`] gives.
 #[derive(Debug)]
 pub struct SlicedLoss {
-    /// The sum over the rows, a scalar, differentiable by the hidden states.
+    /// The sum over the rows, a scalar, differentiable by the hidden states; in `f32` where these have half precision.
     pub sum: Tensor,
     /// The loss of each row, in nats.
     pub losses: Vec<f64>,
@@ -120,11 +121,11 @@ pub fn sliced_cross_entropy(
     };
     let total: f64 = facts.iter().map(|fact| fact.loss).sum();
     let value = Tensor::full(total, (), &Device::Cpu)?
-        .to_dtype(hidden.dtype())?
+        .to_dtype(wide(hidden.dtype()))?
         .to_device(hidden.device())?;
     let sum = match gradient {
         Some(stored) => function1("sliced-cross-entropy", hidden, value, move |gradient| {
-            stored.broadcast_mul(gradient)
+            stored.broadcast_mul(&gradient.to_dtype(stored.dtype())?)
         })?,
         None => value,
     };
