@@ -198,7 +198,7 @@ impl Saved<'_> {
             (self.outer, None),
         ];
         for (parameter, (gradient, multiplied)) in self.parameters.iter().zip(enters) {
-            let Some(direction) = directions.of(parameter)? else {
+            let Some(direction) = directions.of(parameter, gradient.dtype())? else {
                 continue;
             };
             let along = match multiplied {

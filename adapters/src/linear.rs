@@ -378,7 +378,7 @@ impl Backward {
         directions: &Directions,
     ) -> CandleResult<()> {
         if let Some(weight) = self.layer.weight.parameter()
-            && let Some(direction) = directions.of(weight)?
+            && let Some(direction) = directions.of(weight, gradient.dtype())?
         {
             let tangent = matmul_rows(&self.input, &direction)?;
             tape.deliver(
@@ -387,7 +387,7 @@ impl Backward {
             )?;
         }
         if let Some(bias) = self.layer.bias.as_ref().and_then(Value::parameter)
-            && let Some(direction) = directions.of(bias)?
+            && let Some(direction) = directions.of(bias, gradient.dtype())?
         {
             let along = ops::project(gradient, &direction.unsqueeze(0)?)?; // (rows, 1)
             tape.deliver(bias.index(), per_example(&along, self.batch)?.squeeze(1)?)?;
@@ -397,7 +397,7 @@ impl Backward {
         else {
             return Ok(());
         };
-        let along = |parameter: &Arc<Parameter>| match directions.of(parameter)? {
+        let along = |parameter: &Arc<Parameter>| match directions.of(parameter, gradient.dtype())? {
             Some(direction) => Ok(direction),
             None => parameter.rounded_initial().zeros_like(),
         };

@@ -244,10 +244,10 @@ impl Backward {
                     tape.deliver(parameter.index(), gradient)?;
                 }
                 Some(Wanted::Tangents(tape, directions)) => {
-                    let Some(direction) = directions.of(parameter)? else {
+                    let Some(direction) = directions.of(parameter, rows.dtype())? else {
                         continue;
                     };
-                    let direction = direction.unsqueeze(0)?.to_dtype(rows.dtype())?;
+                    let direction = direction.unsqueeze(0)?;
                     let along = if is_weight {
                         ops::project(&(rows * &self.normalised)?, &direction)?
                     } else {

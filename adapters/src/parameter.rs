@@ -24,8 +24,8 @@ pub enum State {
 /// tensor that was read stays what it was.
 ///
 /// Where its layer computes in half precision, the parameter itself is kept in `f32`: a step of 1e-3 would not change a
-/// gain of 1 in `bf16`, whose next numbers are 4e-3 and 8e-3 away. A matrix is read rounded by its layer, a gain, an offset or a
-/// bias as it is.
+/// gain of 1 in `bf16`, whose next numbers are 4e-3 and 8e-3 away. What is near 0 at its start is read rounded by its
+/// layer; a gain, an offset or the bias of a linear layer, which may be far from 0, as it is.
 #[derive(Debug)]
 pub struct Parameter {
     index: usize,

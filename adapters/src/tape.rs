@@ -24,10 +24,13 @@ impl Directions {
         self.0.get(&index)
     }
 
-    /// The direction of a parameter, as its layer computes with it.
-    pub(crate) fn of(&self, parameter: &Parameter) -> candle_core::Result<Option<Tensor>> {
+    /// The direction of a parameter in the number type in which its layer computes.
+    pub(crate) fn of(
+        &self,
+        parameter: &Parameter,
+        dtype: DType,
+    ) -> candle_core::Result<Option<Tensor>> {
         let direction = self.get(parameter.index());
-        let dtype = parameter.rounded_initial().dtype();
         direction
             .map(|direction| direction.to_dtype(dtype))
             .transpose()

@@ -35,7 +35,8 @@ fn greatest(steps: usize) -> f64 {
 
 #[test]
 fn rates_that_are_far_too_small_rise_further_where_rows_are_not_learnt_by_heart() {
-    // Twice over the rows; and more often than that, with as many fits.
+    // Twice over the rows; and more often than that, with as many fits, to at most three times the first rate. The former rises by
+    // doublings, at least to four times.
     let (new, often) = (greatest(12), greatest(13));
     assert!(new > 3.5 && new <= 10.0, "{new}");
     assert!(often > 2.0 && often <= 3.0 + 1e-9, "{often}");
