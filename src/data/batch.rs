@@ -205,6 +205,7 @@ mod tests {
             input_ids: vec![100 + row as u32; *length],
             token_type_ids: vec![1; *length],
             segments: Vec::new(),
+            passages: Vec::new(),
             target: Some(Target::Class(row as u32)),
         };
         Encoded {

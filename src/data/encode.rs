@@ -28,6 +28,8 @@ pub struct EncodedRow {
     pub token_type_ids: Vec<u32>,
     /// Lengths of the passages that are packed into the row; empty for a single one.
     pub segments: Vec<usize>,
+    /// Numbers of these passages among the rows before packing.
+    pub passages: Vec<usize>,
     /// What the row teaches, if it is known.
     pub target: Option<Target>,
 }
@@ -36,6 +38,14 @@ impl Encoded {
     /// Length of each row in tokens.
     pub fn lengths(&self) -> Vec<usize> {
         self.rows.iter().map(|row| row.input_ids.len()).collect()
+    }
+
+    /// The examples that a row has: it alone, or the numbers of what was packed into it.
+    pub fn examples_of(&self, row: usize) -> Vec<usize> {
+        match self.rows.get(row) {
+            Some(EncodedRow { passages, .. }) if !passages.is_empty() => passages.clone(),
+            _ => vec![row],
+        }
     }
 
     /// All tokens, padding not counted.
@@ -127,6 +137,7 @@ fn encode_row(
         input_ids: encoding.get_ids().to_vec(),
         token_type_ids: encoding.get_type_ids().to_vec(),
         segments: Vec::new(),
+        passages: Vec::new(),
         target: example.target.clone(),
     };
     let without_tokens = encoding

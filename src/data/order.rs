@@ -1,6 +1,8 @@
 //! The order in which rows are visited: shuffled anew each epoch for training, by length for
 //! evaluation. Both cover every row exactly once.
 
+use std::collections::HashSet;
+
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -119,6 +121,27 @@ impl TrainOrder {
         rows
     }
 
+    /// As many rows as a batch has, none of them among `taken`: where batches have some of these, or come to the end of an epoch with
+    /// fewer rows, the next ones fill it up. Fewer rows where there are no more, and any where all are taken.
+    pub fn next_rows_beside(&mut self, taken: &[usize]) -> Vec<usize> {
+        let mut taken: HashSet<usize> = taken.iter().copied().collect();
+        let free = (0..self.lengths.len()).filter(|row| !taken.contains(row));
+        let wanted = self.batch_size.min(free.count());
+        if wanted == 0 {
+            return self.next_rows();
+        }
+        let mut rows = Vec::with_capacity(wanted);
+        while rows.len() < wanted {
+            rows.extend(
+                self.next_rows()
+                    .into_iter()
+                    .filter(|row| taken.insert(*row)),
+            );
+        }
+        rows.truncate(wanted);
+        rows
+    }
+
     /// The batches of an epoch, computed from its number alone.
     fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -232,6 +255,29 @@ mod tests {
                 whole.take(20).collect::<Vec<_>>(),
                 resumed.take(20).collect::<Vec<_>>()
             );
+        }
+
+        #[test]
+        fn rows_beside_others_are_none_of_these_and_fill_a_batch(
+            rows in 1_usize..100, batch_size in 1_usize..40, seed: u64, batching in batching(),
+            step in 1_usize..30,
+        ) {
+            let mut steps = order(rows, step, batching, seed);
+            let mut beside = order(rows, batch_size, batching, seed ^ 1);
+            for _ in 0..10 {
+                let taken = steps.next_rows();
+                let found = beside.next_rows_beside(&taken);
+                let mut distinct = found.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                prop_assert_eq!(distinct.len(), found.len());
+                if taken.len() < rows {
+                    prop_assert!(found.iter().all(|row| !taken.contains(row)));
+                    prop_assert_eq!(found.len(), batch_size.min(rows - taken.len()));
+                } else {
+                    prop_assert!(!found.is_empty());
+                }
+            }
         }
 
         #[test]

@@ -203,6 +203,7 @@ fn drawn_rows(adapted: &Adapted) -> Encoded {
             input_ids: (0..length).map(|_| token()).collect(),
             token_type_ids: vec![0; length],
             segments: Vec::new(),
+            passages: Vec::new(),
             target: None,
         }
     });

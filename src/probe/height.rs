@@ -89,7 +89,8 @@ impl<'a> HeightFit<'a> {
         if trainer.step() < self.due {
             return Ok(());
         }
-        let batch = self.rows.batch(&self.order.next_rows())?;
+        let rows = self.order.next_rows_beside(trainer.examples_of_step());
+        let batch = self.rows.batch(&rows)?;
         let groups: Vec<&Group> = self.groups.iter().collect();
         let rates = trainer.decayed_rates();
         let point = Point {

@@ -121,7 +121,8 @@ impl Probe<'_> {
         step: usize,
         frozen: &[usize],
     ) -> Result<Measurement> {
-        let batch = self.rows.batch(&self.measuring.next_rows())?;
+        let rows = self.measuring.next_rows_beside(trainer.examples_of_step());
+        let batch = self.rows.batch(&rows)?;
         let active: Vec<usize> = (0..self.groups.len())
             .filter(|group| !frozen.contains(group))
             .collect();

@@ -82,6 +82,7 @@ pub struct Trainer<'a> {
     parameters: Vec<Arc<Parameter>>,
     below: FrozenPrefix,
     step: usize,
+    examples_of_step: Vec<usize>,
 }
 
 impl<'a> Trainer<'a> {
@@ -116,6 +117,7 @@ impl<'a> Trainer<'a> {
             parameters,
             below: FrozenPrefix::default(),
             step: 0,
+            examples_of_step: Vec::new(),
         }
     }
 
@@ -136,6 +138,11 @@ impl<'a> Trainer<'a> {
     /// Steps taken.
     pub fn step(&self) -> usize {
         self.step
+    }
+
+    /// Numbers of the examples of the last step, or, while it is measured, of the present one.
+    pub fn examples_of_step(&self) -> &[usize] {
+        &self.examples_of_step
     }
 
     /// What it trains at present.
@@ -244,8 +251,14 @@ impl<'a> Trainer<'a> {
     fn gradients(&mut self) -> Result<(f64, usize, Gradients)> {
         let mut sum = Gradients::default();
         let (mut loss, mut count, mut tokens) = (0.0, 0.0, 0);
+        self.examples_of_step.clear();
         for part in 0..self.config.accumulate {
-            let batch = self.rows.batch(&self.order.next_rows())?;
+            let rows = self.order.next_rows();
+            let batch = self.rows.batch(&rows)?;
+            let examples = rows
+                .iter()
+                .flat_map(|row| self.rows.encoded.examples_of(*row));
+            self.examples_of_step.extend(examples);
             let draw = (self.step * self.config.accumulate + part) as u64;
             let seed = self.config.seed.rotate_left(24) ^ draw;
             let (pass, record) = if self.config.keep_frozen_layers {

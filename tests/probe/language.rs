@@ -140,6 +140,7 @@ impl LanguageBench {
                 .collect(),
             token_type_ids: vec![0; length],
             segments: Vec::new(),
+            passages: Vec::new(),
             // Of every second sequence only the end is learned.
             target: Some(Target::Tokens(
                 (0..length)

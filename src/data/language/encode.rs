@@ -75,6 +75,7 @@ impl PassageEncoder<'_> {
                 token_type_ids: vec![0; keep],
                 target: Some(Target::Tokens(marks)),
                 segments: Vec::new(),
+                passages: Vec::new(),
             });
         }
         if encoded.rows.is_empty() {

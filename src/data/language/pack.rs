@@ -6,12 +6,12 @@ use crate::data::{Encoded, EncodedRow, Target};
 /// that has room ("best fit decreasing"). [`EncodedRow::segments`] tells where each ends; attention and positions
 /// stay within a passage, and the first token of a passage is not learned.
 pub fn pack(encoded: &Encoded, max_length: usize) -> Encoded {
-    let mut order: Vec<&EncodedRow> = encoded.rows.iter().collect();
-    order.sort_by_key(|row| std::cmp::Reverse(row.input_ids.len()));
+    let mut order: Vec<(usize, &EncodedRow)> = encoded.rows.iter().enumerate().collect();
+    order.sort_by_key(|(_, row)| std::cmp::Reverse(row.input_ids.len()));
     // By room: for each number of free places the rows that have it.
     let mut open: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
     let mut packed: Vec<EncodedRow> = Vec::new();
-    for row in order {
+    for (number, row) in order {
         let length = row.input_ids.len();
         let fit = open.range(length..).next().map(|(room, _)| *room);
         let place = fit.and_then(|room| {
@@ -29,10 +29,12 @@ pub fn pack(encoded: &Encoded, max_length: usize) -> Encoded {
                 token_type_ids: Vec::new(),
                 target: Some(Target::Tokens(Vec::new())),
                 segments: Vec::new(),
+                passages: Vec::new(),
             });
         }
         if let Some(into) = packed.get_mut(place) {
             append(into, row);
+            into.passages.push(number);
             let room = max_length.saturating_sub(into.input_ids.len());
             open.entry(room).or_default().push(place);
         }
@@ -66,6 +68,7 @@ mod tests {
             token_type_ids: vec![0; *length],
             target: Some(Target::Tokens(vec![true; *length])),
             segments: Vec::new(),
+            passages: Vec::new(),
         };
         Encoded {
             rows: lengths.iter().enumerate().map(row).collect(),
@@ -83,6 +86,9 @@ mod tests {
             .collect();
         assert_eq!(segments, [&[8][..], &[6, 2], &[5, 3]]);
         assert_eq!(packed.rows[1].input_ids, [4, 4, 4, 4, 4, 4, 3, 3]);
+        // Their input ids are their numbers here.
+        assert_eq!(packed.examples_of(1), [4, 3]);
+        assert_eq!(rows(&[3, 8]).examples_of(1), [1]);
         let Some(Target::Tokens(marks)) = &packed.rows[1].target else {
             panic!("no marks")
         };
