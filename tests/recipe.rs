@@ -424,7 +424,7 @@ fn keys_that_contradict_each_other_are_refused() {
         fault("device: cpu\ndtype: bf16", &[])
             .starts_with("line 2, `dtype`: `bf16` is not supported on the CPU")
     );
-    assert!(fault("probe: {steps: 8, every: 8}", &[]).contains("no measurement fits"));
+    assert!(fault("probe: {steps: 8, burn_in: 0.9}", &[]).contains("no measurement fits"));
     assert!(fault("", &["train.steps=20"]).contains("leave none after the probe's 24"));
     read("select: {steps: 50}", &["train.steps=20"]).unwrap();
 }

@@ -165,17 +165,17 @@ fn contradictions(recipe: &Recipe, layers: &mut Layers<'_>) {
         layers.fault("export.target", &origin, message, Some(hint.to_owned()));
     }
     let probe = &recipe.probe;
-    if probe.steps >= 1 && probe.every >= 1 && probe.measurements() == 0 {
-        let origin = later(layers.origin("probe.steps"), layers.origin("probe.every"));
+    if probe.steps >= 1 && probe.measurements() == 0 {
+        let origin = later(layers.origin("probe.steps"), layers.origin("probe.burn_in"));
         let message = format!(
-            "no measurement fits: {} steps, {} apart, after the burn-in",
-            probe.steps, probe.every
+            "no measurement fits: all of the {} steps are burn-in",
+            probe.steps
         );
         layers.fault(
             "probe.steps",
             &origin,
             message,
-            Some("raise `probe.steps`, or lower `probe.every`".to_owned()),
+            Some("raise `probe.steps`, or lower `probe.burn_in`".to_owned()),
         );
     }
     if let (Some(steps), None) = (recipe.train.steps, recipe.select.steps)

@@ -57,9 +57,15 @@ impl Recipe {
 }
 
 impl Probe {
-    /// Number of measurements: every `every` steps, beginning after the burn-in.
+    /// Number of measurements: at the first step after the burn-in, and every `every` steps from there.
+    ///
+    /// ```
+    /// let probe = autopeft::recipe::Probe::default(); // 24 steps, 5 of them burn-in
+    /// assert_eq!((probe.every, probe.measurements()), (6, 4));
+    /// ```
     pub fn measurements(&self) -> usize {
-        self.steps.saturating_sub(self.burn_in_steps()) / self.every.max(1)
+        let steps = self.steps.saturating_sub(self.burn_in_steps());
+        steps.div_ceil(self.every.max(1))
     }
 
     /// Steps before the first measurement.
