@@ -5,10 +5,12 @@
 //! can teach is at most their labels' code length under the model as it was found: one untrained loss, in nats, for each label or
 //! learned token (the description length of data: Rissanen 1978; prequential: Voita and Titov 2020, <https://arxiv.org/abs/2003.12298>).
 
+use autopeft_adapters::Pass;
+
 use super::measure::Measured;
 use super::prepare::Prepared;
 use crate::data::Target;
-use crate::report::Stage;
+use crate::error::Result;
 
 /// Passes over the rows from which on they are learnt by heart: up to two, larger sets did no harm.
 const PASSES: f64 = 2.0;
@@ -21,17 +23,29 @@ pub(super) fn sees_rows_often(prepared: &Prepared<'_>, steps: usize) -> bool {
     steps.saturating_mul(examples) as f64 > PASSES * sequences as f64
 }
 
-/// Nats in the labels of the training rows; `None` where they do not limit a set: the training passes over them at most twice,
-/// the loss is no code length (regression), or it was not measured.
-pub(super) fn nats(prepared: &Prepared<'_>, measured: &Measured) -> Option<f64> {
-    let untrained = (measured.held_out.iter()).find(|value| value.stage == Stage::Untrained)?;
+/// Loss of the model as it was found, by a measuring batch; `None` where it does not matter, since the training of what is kept passes
+/// over the rows at most twice.
+///
+/// # Errors
+/// When the model cannot be evaluated.
+pub(super) fn untrained_loss(prepared: &Prepared<'_>) -> Result<Option<f64>> {
     if !sees_rows_often(prepared, prepared.horizon.after) {
-        return None;
+        return Ok(None);
     }
+    let rows = prepared.measuring_order()?.next_rows_beside(&[]);
+    let batch = prepared.measuring_rows().batch(&rows)?;
+    let outcome = prepared.model.outcome(&batch, &Pass::eval())?;
+    Ok(Some(outcome.loss()))
+}
+
+/// Nats in the labels of the training rows; `None` where they do not limit a set: the training passes over them at most twice,
+/// or the loss is no code length (regression).
+pub(super) fn nats(prepared: &Prepared<'_>, measured: &Measured) -> Option<f64> {
+    let untrained = measured.untrained_loss?;
     let rows = &prepared.data.train.rows;
     let labels = rows.iter().map(|row| labels(row.target.as_ref()));
     let labels: usize = labels.sum::<Option<usize>>()?;
-    Some(untrained.evaluation.loss * labels as f64)
+    Some(untrained * labels as f64)
 }
 
 /// Predictions that the loss of a row is the mean of, or is summed over; `None` where they are no probabilities.

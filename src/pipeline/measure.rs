@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::fitted::REACH_OF_A_PROBE;
 use super::freeze::EarlyFreezing;
+use super::information;
 use super::prepare::Prepared;
 use super::recorder::Recorder;
 use crate::error::Result;
@@ -34,6 +35,8 @@ pub struct Measured {
     pub rates: Vec<f64>,
     /// Values on held-out rows so far.
     pub held_out: Vec<HeldOut>,
+    /// Loss of a measuring batch before any training, where it is needed to tell how much the rows have to say.
+    pub untrained_loss: Option<f64>,
     /// Seconds of the probe.
     pub seconds: f64,
     /// Training steps so far, the warm-up included.
@@ -66,6 +69,7 @@ pub fn run(
 ) -> Result<Measured> {
     let mut measured = Measured::default();
     held_out(prepared, &mut measured, Stage::Untrained, recorder)?;
+    measured.untrained_loss = information::untrained_loss(prepared)?;
     warm_up(prepared, &mut measured, recorder, interrupt)?;
     if measured.interrupted() {
         return Ok(measured);
