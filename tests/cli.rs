@@ -140,7 +140,7 @@ fn recipe_show_with_set_prints_every_key_and_checks_again() {
 fn recipe_show_docs_is_a_markdown_table_of_every_key() {
     let text = run(&["recipe", "show", "--docs"]);
     assert!(
-        text.contains("| `train.learning_rate` | a number | `0.001` |"),
+        text.contains("| `train.learning_rate` | a number | `0.003` |"),
         "{text}"
     );
     assert_eq!(

@@ -3,7 +3,7 @@
 use autopeft_adapters::State;
 
 use super::choose::{drop_groups, split};
-use super::fitted::{FittedTrainer, reach};
+use super::fitted::{FittedTrainer, reach_of_a_kept_set};
 use super::information::sees_rows_often;
 use super::measure::{Measured, held_out, warm_up};
 use super::prepare::Prepared;
@@ -60,7 +60,7 @@ pub fn train_set(
     trainer.retain(|number| kept.get(number).copied().unwrap_or(false))?;
     let whole = prepared.horizon.probe + prepared.horizon.after;
     let fitted = FittedTrainer {
-        heights: prepared.height_fit(every, 0..whole, reach(prepared, whole))?,
+        heights: prepared.height_fit(every, 0..whole, reach_of_a_kept_set(prepared.recipe))?,
         trainer,
     };
     go_on(prepared, measured, fitted, whole, recorder, interrupt)
@@ -136,10 +136,9 @@ fn begin<'a>(
         raise_rates(prepared, kept, &mut trainer);
     }
     let steps = 0..prepared.horizon.after;
-    let reach = reach(prepared, steps.len());
     let every = prepared.recipe.select.refit;
     Ok(FittedTrainer {
-        heights: prepared.height_fit(every, steps, reach)?,
+        heights: prepared.height_fit(every, steps, reach_of_a_kept_set(prepared.recipe))?,
         trainer,
     })
 }

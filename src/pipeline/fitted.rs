@@ -1,9 +1,8 @@
 //! A trainer whose learning rates are fitted on the way.
 
-use super::information::sees_rows_often;
-use super::prepare::Prepared;
 use crate::error::Result;
 use crate::probe::{HeightFit, Reach};
+use crate::recipe::Recipe;
 use crate::train::{StepReport, Trainer};
 
 /// That of a probe: beyond, all groups together are too fast to measure by.
@@ -11,18 +10,14 @@ pub(super) const REACH_OF_A_PROBE: Reach = Reach {
     bounds: 0.0..=3.0,
     longest: 2.0,
 };
-/// How far fits move the rates of a kept set in a training of so many steps: up until the best step is no longer than the one that
-/// is taken.
+/// That of a kept set: up until the best step is no longer than the one that is taken, or the recipe's highest rate is reached.
 ///
-/// Where it sees its rows often, those that fits take were learnt by heart too, and the best step by them may be one that the model
-/// does not stand for long. What too large a rate has spoilt, no later fit mends, hence the tighter bound there.
-pub(super) fn reach(prepared: &Prepared<'_>, steps: usize) -> Reach {
-    let highest = match sees_rows_often(prepared, steps) {
-        true => 3.0,
-        false => 10.0,
-    };
+/// Where a training sees its rows often, those that fits take were learnt by heart too, and the best step by them may be one that the
+/// model does not stand for long. What too large a rate has spoilt, no later fit mends, hence the bound.
+pub(super) fn reach_of_a_kept_set(recipe: &Recipe) -> Reach {
+    let highest = recipe.select.max_learning_rate / recipe.train.learning_rate;
     Reach {
-        bounds: 1.0..=highest,
+        bounds: 1.0..=highest.max(1.0),
         longest: 1.0,
     }
 }

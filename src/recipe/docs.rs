@@ -228,6 +228,7 @@ pub const KEYS: &[Key] = &[
     row("select.top", Form::Count, "method `top`: number of groups to keep"),
     row("select.threshold", Form::Number, "method `threshold`: share of the whole influence to keep"),
     row("select.refit", Form::Count, "with measured rates: most steps from one fit of the height of the kept set's rates to the next, in the first quarter of the training; 0 keeps the height"),
+    row("select.max_learning_rate", Form::Number, "rate up to which these fits raise `train.learning_rate`, for the kept set; never below it"),
     row("select.after", Form::Words(After::WORDS), "train on from the probe's values, or from the initial ones"),
     row("select.steps", OPTIONAL_COUNT, "steps after the selection; `null` is what the probe left of `train`, or as many as the probe if that is more"),
     row("export", Form::Section, "what is written"),

@@ -216,6 +216,11 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             select.threshold > 0.0 && select.threshold <= 1.0,
             "must be greater than 0 and at most 1",
         ),
+        (
+            "select.max_learning_rate",
+            is_positive(select.max_learning_rate),
+            "must be greater than 0",
+        ),
     ]
 }
 

@@ -292,7 +292,7 @@ impl Default for Train {
             accumulate: 1,
             checkpointing: false,
             keep_frozen_layers: false,
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             head_learning_rate: None,
             weight_decay: 0.01,
             beta1: 0.9,
@@ -378,6 +378,8 @@ pub struct Select {
     pub threshold: f64,
     /// Steps from one fit of the learning rates' height to the next; 0 fits nothing after the selection.
     pub refit: usize,
+    /// Highest learning rate that fits raise the kept set to.
+    pub max_learning_rate: f64,
     /// How training goes on.
     pub after: After,
     /// Training steps after the selection; see [`Recipe::horizon`].
@@ -396,6 +398,7 @@ impl Default for Select {
             top: 10,
             threshold: 0.95,
             refit: 12,
+            max_learning_rate: 9e-3,
             after: After::default(),
             steps: None,
         }
