@@ -10,7 +10,7 @@ use crate::statistics::{Spread, pairs, spearman};
 const SCORE: &str = "value";
 
 /// A table for each task with several probes or seeds, in Markdown: rank correlations of the groups' values between any two
-/// probes with the same seed, and in the diagonal with another seed.
+/// probes with the same seed, and in the diagonal with another seed. The head is no group that competes.
 pub fn tables(groups: &[GroupRow]) -> String {
     let mut text = String::new();
     let tasks: BTreeSet<&str> = groups.iter().map(|row| row.task.as_str()).collect();
@@ -20,7 +20,7 @@ pub fn tables(groups: &[GroupRow]) -> String {
         let mut probes: Vec<&str> = Vec::new();
         for row in groups
             .iter()
-            .filter(|row| row.task == task && row.score == SCORE)
+            .filter(|row| row.task == task && row.score == SCORE && !row.is_head())
         {
             if !probes.contains(&row.probe.as_str()) {
                 probes.push(&row.probe);

@@ -13,7 +13,7 @@ use autopeft::train::evaluate;
 
 use crate::cost;
 
-/// Rows that the pipeline's own evaluations look at; no arm chooses by them.
+/// Rows that the pipeline's own evaluations look at, for its report alone.
 const PIPELINE_ROWS: usize = 32;
 
 pub struct Bench<'r> {

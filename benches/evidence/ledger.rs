@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use autopeft::groups::Group;
 use autopeft::metrics::Evaluation;
 use serde::de::DeserializeOwned;
@@ -153,6 +153,11 @@ pub struct GroupRow {
 }
 
 impl GroupRow {
+    /// Whether it is the head, or a part of it.
+    pub fn is_head(&self) -> bool {
+        self.group.starts_with("head/")
+    }
+
     /// Whether both come from one probe.
     pub fn same_run(&self, other: &Self) -> bool {
         (self.task == other.task && self.probe == other.probe)
@@ -269,8 +274,20 @@ fn scored_key(task: &str, probe: &str, seed: u64, rate: f64) -> String {
 }
 
 /// All finished arms of a folder.
+///
+/// # Errors
+/// When an arm is there twice: two runs have written into one folder, and neither's number may count twice.
 pub fn rows(folder: &Path) -> Result<Vec<Row>> {
-    read(&folder.join(RUNS))
+    let rows: Vec<Row> = read(&folder.join(RUNS))?;
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = rows.iter().find(|row| !seen.insert(row.key().text())) {
+        bail!(
+            "`{}` has `{}` twice: remove one of the two lines",
+            folder.join(RUNS).display(),
+            twice.key().text()
+        );
+    }
+    Ok(rows)
 }
 
 /// All groups that were measured by probes of a folder.

@@ -300,7 +300,7 @@ impl At<'_> {
             let begin = cpu_seconds();
             let capacity = bench.capacity(&key.budget)?;
             let kept = probed.choose(choice, capacity)?;
-            let evaluation = probed.finish(&kept)?;
+            let (evaluation, cost) = probed.finish(&kept)?;
             let seconds = probing + cpu_seconds() - begin;
             let steps = self.setting.steps;
             ledger.add(Row::new(
@@ -308,7 +308,7 @@ impl At<'_> {
                 &bench,
                 &kept,
                 &evaluation,
-                steps + probed.cost,
+                steps + cost,
                 seconds,
             ))?;
         }
@@ -452,7 +452,11 @@ impl At<'_> {
                 format!("`equal_to` names `{arm}`, which is none of the setting's selections")
             })?,
         };
-        let mut all = vec![format!("train.steps={steps}")];
+        // No group is left out for a budget of the recipe's own: what is trained is named.
+        let mut all = vec![
+            format!("train.steps={steps}"),
+            "select.budget=100%".to_owned(),
+        ];
         if !fitted {
             all.push("train.average=0".to_owned());
         }

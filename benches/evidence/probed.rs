@@ -29,8 +29,6 @@ pub struct Probed<'b> {
     trainer: Trainer<'b>,
     pub measured: Measured,
     saved: Snapshot,
-    /// What the measurements cost, in training steps.
-    pub cost: usize,
 }
 
 impl<'b> Probed<'b> {
@@ -43,13 +41,11 @@ impl<'b> Probed<'b> {
         let recorder = Recorder::listener(&Silent);
         let measured = pipeline::measure(prepared, &mut trainer, &recorder, &Interrupt::default())?;
         let saved = Snapshot::of(&prepared.groups);
-        let cost = cost::of(prepared, &measured);
         Ok(Self {
             bench,
             trainer,
             measured,
             saved,
-            cost,
         })
     }
 
@@ -61,18 +57,20 @@ impl<'b> Probed<'b> {
         Ok(self.saved.restore()?)
     }
 
-    /// Drops everything else, trains on, and evaluates.
-    pub fn finish(&self, kept: &[bool]) -> Result<Evaluation> {
+    /// Drops everything else, trains on, and evaluates; also says what measurements and fits took, in training steps.
+    pub fn finish(&self, kept: &[bool]) -> Result<(Evaluation, usize)> {
         self.restore()?;
+        let prepared = &self.bench.prepared;
+        let mut measured = self.measured.clone();
         pipeline::finish(
-            &self.bench.prepared,
-            &mut self.measured.clone(),
+            prepared,
+            &mut measured,
             kept,
             &self.trainer,
             &Recorder::listener(&Silent),
             &Interrupt::default(),
         )?;
-        self.bench.evaluate()
+        Ok((self.bench.evaluate()?, cost::of(prepared, &measured)))
     }
 
     /// What the measurements say of each group.

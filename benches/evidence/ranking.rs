@@ -103,14 +103,14 @@ impl Run {
             groups.iter().map(rise).collect::<Option<Vec<_>>>()
         });
         let numbers = |of: &BTreeMap<&str, f64>| {
-            let number = |group: &&str| of.get(group).copied().unwrap_or(0.0);
-            groups.iter().map(number).collect()
+            let number = |group: &&str| of.get(group).copied();
+            groups.iter().map(number).collect::<Option<Vec<f64>>>()
         };
         Some(Self {
             scores: (by_score.into_iter())
-                .map(|(score, of)| (score, numbers(&of)))
-                .collect(),
-            alone: numbers(&alone),
+                .map(|(score, of)| Some((score, numbers(&of)?)))
+                .collect::<Option<_>>()?,
+            alone: numbers(&alone)?,
             without: without.unwrap_or_default(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         })
