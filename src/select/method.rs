@@ -273,9 +273,9 @@ fn within_budget(
         (Reason::WithinBudget, Reason::OverBudget),
     );
     selection.budget = Some(capacity);
-    if let Some(limit) = turns.limit(&kept) {
+    if let (Some(limit), Some(first)) = (turns.limit(&kept), turns.first(&kept)) {
         for (decision, candidate) in selection.groups.iter_mut().zip(candidates) {
-            if decision.reason == Reason::OverBudget && candidate.turn > 0 {
+            if decision.reason == Reason::OverBudget && candidate.turn > first {
                 decision.reason = Reason::Undetermined;
                 selection.determined = Some(limit);
             }

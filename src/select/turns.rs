@@ -22,11 +22,19 @@ impl Turns<'_> {
         (self.input.candidates.get(index)).is_some_and(|candidate| candidate.turn == turn)
     }
 
-    /// Where later turns end, if that is before the budget: at what the training rows determine, once the first turn has kept something.
+    /// The first turn that has kept something.
+    pub(super) fn first(&self, kept: &[usize]) -> Option<usize> {
+        let kept = (kept.iter()).filter_map(|index| self.input.candidates.get(*index));
+        let competing = kept.filter(|candidate| !candidate.always);
+        competing.map(|candidate| candidate.turn).min()
+    }
+
+    /// Where the turns after the first that has kept something end, if that is before the budget: at what the training rows determine.
     pub(super) fn limit(&self, kept: &[usize]) -> Option<usize> {
-        let determined = self.input.determined?;
-        let is_limit = determined < self.capacity && kept.iter().any(|index| self.has(0, *index));
-        is_limit.then_some(determined)
+        self.first(kept)?;
+        self.input
+            .determined
+            .filter(|determined| *determined < self.capacity)
     }
 
     /// Adds, turn by turn, what is chosen for the room that is left beside the set so far.
