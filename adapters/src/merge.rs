@@ -107,10 +107,8 @@ impl Mergeable {
         })
     }
 
-    fn merge(&self, name: &str, tensor: Tensor) -> CandleResult<Tensor> {
-        if let Some(value) = self.replaced(name) {
-            return value.to_device(tensor.device())?.to_dtype(tensor.dtype());
-        }
+    /// Adds the LoRA of this weight, if it has one.
+    fn add_low_rank(&self, name: &str, tensor: Tensor) -> CandleResult<Tensor> {
         let Some(module) = name.strip_suffix(".weight") else {
             return Ok(tensor);
         };
@@ -129,9 +127,20 @@ impl Mergeable {
         };
         let delta = (b.to_dtype(DType::F32)?.matmul(&a.to_dtype(DType::F32)?)? * scale)?;
         let delta = if self.transposed { delta.t()? } else { delta };
+        same_shape(name, delta.shape(), tensor.shape())?;
         let sum = (tensor.to_dtype(DType::F32)? + delta.to_device(tensor.device())?)?;
         sum.to_dtype(tensor.dtype())
     }
+}
+
+/// Refuses what the adapter has for a tensor of another model, of which candle checks nothing.
+fn same_shape(name: &str, own: &Shape, expected: &Shape) -> CandleResult<()> {
+    if own != expected {
+        candle_core::bail!(
+            "tensor `{name}` of the adapter has shape {own:?}, expected {expected:?}"
+        );
+    }
+    Ok(())
 }
 
 struct Merged {
@@ -148,36 +157,27 @@ impl SimpleBackend for Merged {
         dtype: DType,
         device: &Device,
     ) -> CandleResult<Tensor> {
-        // A head that the base checkpoint does not have comes from the adapter alone.
-        if !self.base.contains_tensor(name)
-            && let Some(value) = self.adapter.replaced(name)
-        {
-            if value.shape() != &shape {
-                candle_core::bail!(
-                    "tensor `{name}` of the adapter has shape {:?}, expected {shape:?}",
-                    value.shape()
-                );
-            }
+        // Whatever the base has under this name: its head may be one of another task.
+        if let Some(value) = self.adapter.replaced(name) {
+            same_shape(name, value.shape(), &shape)?;
             return value.to_device(device)?.to_dtype(dtype);
         }
         let tensor = self
             .base
             .get_with_hints_dtype(shape, name, hints, dtype)?
             .to_device(device)?;
-        self.adapter.merge(name, tensor)
+        self.adapter.add_low_rank(name, tensor)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> CandleResult<Tensor> {
-        if !self.base.contains_tensor(name)
-            && let Some(value) = self.adapter.replaced(name)
-        {
+        if let Some(value) = self.adapter.replaced(name) {
             return value.to_device(device)?.to_dtype(dtype);
         }
         let tensor = self
             .base
             .get_unchecked_dtype(name, dtype)?
             .to_device(device)?;
-        self.adapter.merge(name, tensor)
+        self.adapter.add_low_rank(name, tensor)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -86,15 +86,19 @@ fn random(shape: &[usize], seed: u64, dtype: DType) -> Tensor {
 }
 
 fn weights(dtype: DType) -> VarBuilder<'static> {
+    weights_of(HIDDEN, CLASSES, dtype)
+}
+
+fn weights_of(hidden: usize, classes: usize, dtype: DType) -> VarBuilder<'static> {
     let shapes: [(&str, &[usize]); 8] = [
-        ("model.layer.0.inner.weight", &[HIDDEN, HIDDEN]),
-        ("model.layer.0.inner.bias", &[HIDDEN]),
-        ("model.layer.0.output.dense.weight", &[HIDDEN, HIDDEN]),
-        ("model.layer.0.output.dense.bias", &[HIDDEN]),
-        ("model.layer.0.output.LayerNorm.weight", &[HIDDEN]),
-        ("model.layer.0.output.LayerNorm.bias", &[HIDDEN]),
-        ("classifier.weight", &[CLASSES, HIDDEN]),
-        ("classifier.bias", &[CLASSES]),
+        ("model.layer.0.inner.weight", &[hidden, hidden]),
+        ("model.layer.0.inner.bias", &[hidden]),
+        ("model.layer.0.output.dense.weight", &[hidden, hidden]),
+        ("model.layer.0.output.dense.bias", &[hidden]),
+        ("model.layer.0.output.LayerNorm.weight", &[hidden]),
+        ("model.layer.0.output.LayerNorm.bias", &[hidden]),
+        ("classifier.weight", &[classes, hidden]),
+        ("classifier.bias", &[classes]),
     ];
     let tensors: HashMap<String, Tensor> = shapes
         .iter()
@@ -446,6 +450,54 @@ fn merged_weights_give_the_same_output_and_bottlenecks_refuse() {
             difference(&expected, &output) < 1e-5,
             "{kind} merged differently"
         );
+    }
+}
+
+#[test]
+fn merging_takes_the_adapter_s_head_over_a_base_with_another_and_refuses_another_model_s_sizes() {
+    let x = input(DType::F32);
+    for (kind, superset) in exported_cases() {
+        if kind == Kind::Bottleneck {
+            continue;
+        }
+        let adapters = Adapters::superset(superset, 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        scramble(&adapters.parameters());
+        let expected = block.forward(&x, &Pass::eval());
+        let folder = tempfile::tempdir().unwrap();
+        export(&adapters, kind, folder.path());
+        let over = |base| merged_var_builder(base, folder.path(), DType::F32, device()).unwrap();
+
+        let other_head = over(weights_of(HIDDEN, CLASSES + 2, DType::F32));
+        let output = Block::new(&Adapters::none(), &other_head).forward(&x, &Pass::eval());
+        assert!(difference(&expected, &output) < 1e-5, "{kind}");
+
+        let wider = over(weights_of(2 * HIDDEN, CLASSES, DType::F32));
+        let head = wider.get((CLASSES, 2 * HIDDEN), "classifier.weight");
+        let message = head.unwrap_err().to_string();
+        for part in ["`classifier.weight`", "[3, 6]", "[3, 12]"] {
+            assert!(message.contains(part), "{kind}: {message}");
+        }
+        let refused = [
+            ("inner.weight", vec![2 * HIDDEN; 2]),
+            ("inner.bias", vec![2 * HIDDEN]),
+            ("output.LayerNorm.weight", vec![2 * HIDDEN]),
+        ];
+        let layer = wider.pp("model.layer.0");
+        let refusals = refused.map(|(name, shape)| layer.get(shape, name).err());
+        let messages: Vec<String> = refusals
+            .into_iter()
+            .flatten()
+            .map(|error| error.to_string())
+            .collect();
+        let is_alone = kind == Kind::Head; // of which nothing lies in the layers
+        assert!(
+            is_alone || !messages.is_empty(),
+            "{kind}: another model's sizes passed"
+        );
+        for message in messages {
+            assert!(message.contains("of the adapter has shape"), "{message}");
+        }
     }
 }
 
