@@ -423,6 +423,7 @@ fn write_merged_model(
         config_json,
         task: options.task,
         labels: options.labels,
+        pad_token_id: Some(options.config.pad_token_id),
         dtype: DType::F32,
         shard_bytes: SHARD_BYTES,
     };

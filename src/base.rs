@@ -152,6 +152,25 @@ impl BaseModel {
         Ok(self)
     }
 
+    /// The token by which a classifier of `transformers` tells the padding from the text: that of the configuration; for a language
+    /// model that names none the tokenizer's, else the one that ends a text, unless the tokenizer puts it behind each text itself.
+    pub fn padding_token(&self) -> Option<u32> {
+        let Some(decoder) = &self.config.decoder else {
+            return Some(self.config.pad_token_id);
+        };
+        let by_name = || {
+            let token = self.text.special.get("pad_token")?;
+            self.tokenizer.token_to_id(token)
+        };
+        let stored = || self.tokenizer.get_padding().map(|padding| padding.pad_id);
+        let other = || {
+            let token = by_name().or_else(stored).or(self.text.end)?;
+            let text = self.tokenizer.encode("a", true).ok()?;
+            (text.get_ids().last() != Some(&token)).then_some(token)
+        };
+        decoder.pad_token_id.or_else(other)
+    }
+
     /// Its tensors.
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
@@ -207,9 +226,9 @@ impl BaseModel {
         Ok(copied)
     }
 
-    /// Numbers in the checkpoint; shares of a budget refer to it.
+    /// Parameters in the checkpoint, without masks and other buffers; shares of a budget refer to it.
     pub fn num_parameters(&self) -> usize {
-        self.checkpoint.num_values()
+        self.checkpoint.num_parameters()
     }
 
     /// A model with a head of its own: the checkpoint's where it has one for this number of labels,

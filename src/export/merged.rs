@@ -31,6 +31,9 @@ pub struct MergedOptions<'a> {
     pub task: TaskKind,
     /// Label names, by class.
     pub labels: &'a [String],
+    /// The token by which a classifier tells the padding from the text ([`crate::base::BaseModel::padding_token`]); `None` leaves
+    /// it unnamed.
+    pub pad_token_id: Option<u32>,
     /// Number type of all tensors.
     pub dtype: DType,
     /// Most bytes of the tensors in one file, [`SHARD_BYTES`] by default.
@@ -243,7 +246,9 @@ fn configuration(options: &MergedOptions<'_>, class: &str) -> Result<Value> {
         );
         set("problem_type", json!(options.task.problem_type()));
         // A decoder's class finds the last token of a row by it.
-        set("pad_token_id", json!(options.config.pad_token_id));
+        if let Some(token) = options.pad_token_id {
+            set("pad_token_id", json!(token));
+        }
     }
     let dtype = match options.dtype {
         DType::F16 => "float16",

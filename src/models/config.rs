@@ -43,7 +43,8 @@ pub struct Config {
     pub type_vocab_size: usize,
     /// The ε of the LayerNorms.
     pub layer_norm_epsilon: f64,
-    /// The token that fills a batch up. RoBERTa's positions are counted from it.
+    /// The token that fills a batch up. RoBERTa's positions are counted from it. A language model that names none has 0 here, which
+    /// the mask hides, and `None` in its [`DecoderConfig`].
     pub pad_token_id: u32,
     /// What a language model has besides; `None` for an encoder.
     pub decoder: Option<DecoderConfig>,

@@ -107,7 +107,8 @@ pub fn merge(
     };
     let base = lossless(base, stored)?;
     let adapted = Adapted::open(result, base, VERIFIED_ROWS, Device::Cpu, DType::F32)?;
-    let rows = drawn_rows(&adapted);
+    let pad_token_id = adapted.base.padding_token();
+    let rows = drawn_rows(&adapted, pad_token_id);
     let padding = adapted.padding();
     let expected = logits(&adapted.network, &rows, padding)?;
     // Two networks in memory would be one too many.
@@ -117,6 +118,7 @@ pub fn merge(
         config_json: &config_json,
         task: manifest.task,
         labels: manifest.label_names(),
+        pad_token_id,
         dtype,
         shard_bytes: SHARD_BYTES,
     };
@@ -182,7 +184,7 @@ fn lossless(base: BaseModel, stored: DType) -> Result<BaseModel> {
 }
 
 /// Random tokens, which are as good as any to see whether two models are one.
-fn drawn_rows(adapted: &Adapted) -> Encoded {
+fn drawn_rows(adapted: &Adapted, pad_token_id: Option<u32>) -> Encoded {
     let config = &adapted.base.config;
     let most = VERIFIED_TOKENS
         .min(adapted.manifest.max_length)
@@ -193,7 +195,7 @@ fn drawn_rows(adapted: &Adapted) -> Encoded {
     let mut token = || loop {
         let token = random.random_range(0..vocabulary);
         // A decoder's head looks for the padding to find the end.
-        if token != config.pad_token_id || vocabulary < 2 {
+        if Some(token) != pad_token_id || vocabulary < 2 {
             return token;
         }
     };

@@ -187,6 +187,48 @@ fn a_merged_classifier_is_the_base_model_with_the_adapter() {
     }
 }
 
+/// Without one, a class of `transformers` takes the last token of a row, padding or not; with token 0 it would miss a text's own.
+#[test]
+fn a_decoder_without_a_padding_token_gets_the_tokenizer_s_or_the_end_but_never_token_0() {
+    let edit = |path: &Path, change: &dyn Fn(&mut Value)| {
+        let mut json: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        change(&mut json);
+        fs::write(path, json.to_string()).unwrap();
+    };
+    // Whether the tokenizer names a padding token, and whether it puts the end, which is token 2, behind each text.
+    for (names_padding, puts_end, expected) in [
+        (true, true, Some(1)),
+        (false, false, Some(2)),
+        (false, true, None),
+    ] {
+        let copies = Bench::new();
+        let model = copies.copy_of("gpt2");
+        edit(&model.join("config.json"), &|config| {
+            config.as_object_mut().unwrap().remove("pad_token_id");
+        });
+        if !names_padding {
+            edit(&model.join("tokenizer_config.json"), &|config| {
+                config.as_object_mut().unwrap().remove("pad_token");
+            });
+        }
+        if !puts_end {
+            edit(&model.join("tokenizer.json"), &|tokenizer| {
+                tokenizer["post_processor"] = Value::Null;
+            });
+        }
+        let bench = trained(&model, &EVERYTHING);
+        merge(&bench, &model, AS_STORED).unwrap();
+        let folder = merged_folder(&bench);
+        let written = config(&folder).get("pad_token_id").cloned();
+        assert_eq!(written, expected.map(Value::from));
+        let adapted = opened(&bench.out(), &model.to_string_lossy());
+        let expected = adapted.outputs(&held_out(&bench, &adapted)).unwrap();
+        let difference =
+            largest_difference(&expected, &plain_logits(&base(&folder), &bench, &adapted));
+        assert!(difference < 1e-5, "{written:?}: {difference:e}");
+    }
+}
+
 #[test]
 fn the_number_type_is_that_of_the_base_model_unless_another_is_asked_for() {
     let (single, half) = (fixture("bert"), fixture("bert-bf16"));
@@ -239,6 +281,7 @@ fn weights_beyond_the_limit_of_a_file_go_into_several_with_an_index() {
         config_json: &json,
         task: TaskKind::TextClassification,
         labels: adapted.manifest.label_names(),
+        pad_token_id: base_model.padding_token(),
         dtype: DType::F32,
         shard_bytes: 8 << 10,
     };
