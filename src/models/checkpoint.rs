@@ -67,6 +67,16 @@ enum Stored {
     Blocks(GgmlDType),
 }
 
+impl Stored {
+    const fn is_float(self) -> bool {
+        use safetensors::Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+        !matches!(
+            self,
+            Self::Plain(BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+        )
+    }
+}
+
 impl Checkpoint {
     /// Maps safetensors files into memory and reads their headers.
     ///
@@ -205,11 +215,14 @@ impl Checkpoint {
             .unwrap_or_default()
     }
 
-    /// The number of values in all tensors together.
-    pub fn num_values(&self) -> usize {
+    /// The number of parameters: the values of all tensors of a float type but those that a model computes itself.
+    pub fn num_parameters(&self) -> usize {
         self.tensors
-            .values()
-            .map(|entry| entry.shape.iter().product::<usize>())
+            .iter()
+            .filter(|(name, entry)| {
+                entry.stored.is_float() && !names::is_buffer(name, &entry.shape)
+            })
+            .map(|(_, entry)| entry.shape.iter().product::<usize>())
             .sum()
     }
 

@@ -73,6 +73,17 @@ fn is_norm(module: &str) -> bool {
     last == "LayerNorm" || last.ends_with("layer_norm")
 }
 
+/// Whether a tensor of numbers is what a model computes itself and older releases of `transformers` stored: the causal mask
+/// of GPT-2 and GPT-NeoX, and what it fills with, and the frequencies of rotary positions.
+pub(super) fn is_buffer(name: &str, shape: &[usize]) -> bool {
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    ends(&[
+        ".attn.masked_bias",
+        ".attention.masked_bias",
+        ".rotary_emb.inv_freq",
+    ]) || (shape.len() == 4 && ends(&[".attn.bias", ".attention.bias"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

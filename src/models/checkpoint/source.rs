@@ -156,6 +156,9 @@ impl Source {
 fn foreign(start: &[u8]) -> Option<String> {
     if start.is_empty() {
         Some("the file is empty".into())
+    } else if start.get(8) == Some(&b'{') {
+        // A header, behind a length whose bytes may be any: those of 640 begin as a pickle does, that of 60 is `<`.
+        None
     } else if start.starts_with(b"version https://git-lfs") {
         Some(
             "it is a Git LFS pointer, not the weights; run `git lfs pull` in the repository".into(),

@@ -64,13 +64,64 @@ fn one_file_is_read_with_names_shapes_and_types() {
     assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(checkpoint.shape("a"), Some([1, 3].as_slice()));
     assert_eq!(checkpoint.dtype("a"), Some(DType::F32));
-    assert_eq!(checkpoint.num_values(), 5);
+    assert_eq!(checkpoint.num_parameters(), 5);
     let values = checkpoint
         .tensor("b", DType::F32, &Device::Cpu)
         .unwrap()
         .to_vec1::<f32>()
         .unwrap();
     assert_eq!(values, [1., 2.]);
+}
+
+/// Names and shapes as in `gpt2`, Pythia and BERT on the hub, smaller.
+#[test]
+fn masks_and_other_buffers_are_no_parameters() {
+    let zeros = |name: &str, shape: &[usize]| {
+        let count = shape.iter().product();
+        f32s(name, shape, &vec![0.0; count])
+    };
+    let checkpoint = in_memory(&[
+        zeros("h.0.attn.bias", &[1, 1, 8, 8]),
+        zeros("h.0.attn.masked_bias", &[]),
+        zeros("h.0.attn.c_attn.bias", &[6]),
+        zeros("layers.0.attention.bias", &[1, 1, 8, 8]),
+        zeros("layers.0.attention.masked_bias", &[]),
+        zeros("layers.0.attention.rotary_emb.inv_freq", &[4]),
+        zeros("layers.0.attention.dense.weight", &[2, 3]),
+        (
+            "embeddings.position_ids".into(),
+            Dtype::I64,
+            vec![1, 8],
+            vec![0; 64],
+        ),
+        (
+            "h.1.attn.bias".into(),
+            Dtype::BOOL,
+            vec![1, 1, 2, 2],
+            vec![0; 4],
+        ),
+        ("wte.weight".into(), Dtype::BF16, vec![2, 2], vec![0; 8]),
+    ]);
+    assert_eq!(checkpoint.num_parameters(), 6 + 6 + 4);
+}
+
+/// Their first bytes are those of a web page and of a pickle.
+#[test]
+fn a_header_of_any_length_is_read() {
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    for length in [60, 640] {
+        let mut file = u64::to_le_bytes(length).to_vec();
+        file.extend(format!("{header:<width$}", width = length as usize).into_bytes());
+        file.extend(1f32.to_le_bytes());
+        let files = folder(&[(SINGLE_FILE, file.clone())]);
+        for checkpoint in [
+            Checkpoint::open_folder(files.path()),
+            Checkpoint::from_bytes("test", file),
+        ] {
+            let checkpoint = checkpoint.unwrap();
+            assert_eq!(checkpoint.num_parameters(), 1, "a header of {length} bytes");
+        }
+    }
 }
 
 #[test]
