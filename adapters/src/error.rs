@@ -98,6 +98,10 @@ impl Error {
         match self {
             Self::Unused { .. } => Some("check that the adapter was made for this base model".to_string()),
             Self::Malformed { .. } => Some("copy the adapter folder again, or export it again".to_string()),
+            Self::Unsupported { .. } => Some(
+                "save it again as a plain LoRA, or merge it into its base model, with the library that made it"
+                    .to_string(),
+            ),
             Self::NotExpressible { .. } => Some(
                 "choose the export target before the selection, so that only groups it can hold are measured"
                     .to_string(),

@@ -80,18 +80,13 @@ pub(crate) fn check(
     {
         let alone: &dyn Fn(&str, &str) -> bool = &pattern_matches;
         for matches in [alone, &old_pattern_matches] {
-            let found = config
-                .rank_pattern
-                .iter()
-                .flatten()
-                .find(|(key, _)| matches(key, module))
-                .map_or(config.r, |(_, rank)| Some(*rank));
-            let alpha = config
-                .alpha_pattern
-                .iter()
-                .flatten()
-                .find(|(key, _)| matches(key, module))
-                .map_or(config.lora_alpha, |(_, alpha)| Some(*alpha));
+            let of_module = |key: &str| matches(key, module);
+            let found = (config.rank_pattern.as_ref())
+                .and_then(|ranks| ranks.first(of_module))
+                .or(config.r);
+            let alpha = (config.alpha_pattern.as_ref())
+                .and_then(|alphas| alphas.first(of_module))
+                .or(config.lora_alpha);
             if found != Some(*rank) || alpha != Some(*wanted) {
                 return Err(format!(
                     "PEFT would give `{module}` rank {found:?} and alpha {alpha:?} instead of {rank} and {wanted}"

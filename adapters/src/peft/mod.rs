@@ -9,7 +9,7 @@ mod matching;
 mod read;
 mod write;
 
-pub use config::{PeftConfig, PeftType, TargetModules, TaskType};
+pub use config::{Patterns, PeftConfig, PeftType, TargetModules, TaskType};
 pub(crate) use read::read;
 pub use write::{LoraLayout, LoraScale, PeftOptions, PeftSummary, write};
 
