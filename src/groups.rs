@@ -28,7 +28,8 @@ pub enum Grouping {
     /// One group for each kind, as in the Hi-DLR paper.
     Kind,
     /// One group for each expression, over parameter names; the first that matches wins, and what none
-    /// matches is grouped by module.
+    /// matches is grouped by module. A bottleneck, whose halves are nothing alone, goes whole with the first that matches one
+    /// of its parameters.
     Patterns(Vec<Regex>),
 }
 
@@ -154,8 +155,10 @@ fn key(parameter: &Parameter, grouping: &Grouping, split_lora: bool) -> Group {
     };
     let matched = match grouping {
         Grouping::Patterns(patterns) => {
-            let name = parameter.name();
-            patterns.iter().find(|pattern| pattern.is_match(&name))
+            let names = inseparable(parameter);
+            patterns
+                .iter()
+                .find(|pattern| names.iter().any(|name| pattern.is_match(name)))
         }
         _ => None,
     };
@@ -182,6 +185,22 @@ fn key(parameter: &Parameter, grouping: &Grouping, split_lora: bool) -> Group {
             }
             group(name, role, layer, block)
         }
+    }
+}
+
+/// Names of the parameters that are in one group with this one whatever the grouping, itself included.
+fn inseparable(parameter: &Parameter) -> Vec<String> {
+    let bottleneck = [
+        Part::DownWeight,
+        Part::DownBias,
+        Part::UpWeight,
+        Part::UpBias,
+    ];
+    match parameter.kind() {
+        Kind::Bottleneck => bottleneck
+            .map(|part| format!("{}.{}", parameter.module(), part.name()))
+            .to_vec(),
+        Kind::Lora | Kind::Bias | Kind::Norm | Kind::Head | Kind::Base => vec![parameter.name()],
     }
 }
 

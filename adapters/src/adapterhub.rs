@@ -56,7 +56,20 @@ pub struct AdapterHubSummary {
     pub files: Vec<PathBuf>,
 }
 
-/// Writes the bottleneck adapters that are not dropped, and the head, into `folder`, which must exist.
+/// Paths of the modules whose bottleneck adapter computes: one of which a parameter is dropped changes no output.
+pub fn kept(adapters: &Adapters) -> BTreeSet<String> {
+    let parameters = adapters.parameters();
+    let bottlenecks = (parameters.iter()).filter(|p| p.kind() == Kind::Bottleneck);
+    let (active, dropped): (Vec<_>, Vec<_>) = bottlenecks.partition(|p| p.is_active());
+    let dropped: BTreeSet<&str> = dropped.iter().map(|p| p.module()).collect();
+    let modules = active.iter().map(|p| p.module());
+    modules
+        .filter(|module| !dropped.contains(module))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Writes the bottleneck adapters that are [`kept`], and the head, into `folder`, which must exist.
 ///
 /// # Errors
 /// [`Error::NotExpressible`] when there is none, or when the adapters differ in style; and on input or
@@ -72,7 +85,7 @@ pub fn write(
     };
     let mut tensors = HashMap::new();
     let mut head = HashMap::new();
-    let mut kept: BTreeSet<String> = BTreeSet::new();
+    let kept = kept(adapters);
     for parameter in adapters.parameters().iter().filter(|p| p.is_active()) {
         let module = parameter.module();
         let value = parameter
@@ -81,8 +94,7 @@ pub fn write(
             .to_device(&Device::Cpu)?
             .contiguous()?;
         match parameter.kind() {
-            Kind::Bottleneck => {
-                kept.insert(module.to_string());
+            Kind::Bottleneck if kept.contains(module) => {
                 tensors.insert(key(module, &options.name, parameter.part()), value);
             }
             // What lies in the base model, such as a fresh pooler, is not part of AdapterHub's head.

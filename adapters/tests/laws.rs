@@ -352,19 +352,18 @@ fn export(adapters: &Adapters, kind: Kind, folder: &Path) {
     if kind == Kind::Bottleneck {
         let folder = folder.join(adapterhub::FOLDER);
         std::fs::create_dir(&folder).unwrap();
-        adapterhub::write(
-            &folder,
-            adapters,
-            &AdapterHubOptions {
-                name: "selected".to_string(),
-                model_class: "Block".to_string(),
-                model_type: "block".to_string(),
-                model_name: "base".to_string(),
-                base_prefix: "model".to_string(),
-                labels: ["a", "b", "c"].map(String::from).to_vec(),
-            },
-        )
-        .unwrap();
+        adapterhub::write(&folder, adapters, &adapterhub_options()).unwrap();
+    }
+}
+
+fn adapterhub_options() -> AdapterHubOptions {
+    AdapterHubOptions {
+        name: "selected".to_string(),
+        model_class: "Block".to_string(),
+        model_type: "block".to_string(),
+        model_name: "base".to_string(),
+        base_prefix: "model".to_string(),
+        labels: ["a", "b", "c"].map(String::from).to_vec(),
     }
 }
 
@@ -526,6 +525,35 @@ fn dropping_is_the_same_as_putting_back_to_the_identity() {
         }
         let at_identity = block.forward(&x, &Pass::eval());
         assert!(difference(&without, &at_identity) < 1e-6, "{kind}");
+    }
+}
+
+#[test]
+fn a_bottleneck_that_lost_a_half_is_absent_from_the_output_and_from_its_file() {
+    let x = input(DType::F32);
+    let base = Block::new(&Adapters::none(), &weights(DType::F32)).forward(&x, &Pass::eval());
+    let (kind, superset) = cases()
+        .into_iter()
+        .rfind(|(kind, _)| *kind == Kind::Bottleneck)
+        .unwrap();
+    for part in ["adapter_down", "adapter_up"] {
+        let adapters = Adapters::superset(superset.clone(), 1);
+        let block = Block::new(&adapters, &weights(DType::F32));
+        let parameters = of_kind(&adapters, kind);
+        scramble(&parameters);
+        assert_eq!(adapterhub::kept(&adapters).len(), 1);
+        for parameter in parameters.iter().filter(|p| p.name().contains(part)) {
+            parameter.set_state(State::Dropped);
+        }
+        assert!(difference(&base, &block.forward(&x, &Pass::eval())) < 1e-6);
+        assert!(adapterhub::kept(&adapters).is_empty());
+        let folder = tempfile::tempdir().unwrap();
+        let options = adapterhub_options();
+        let written = adapterhub::write(folder.path(), &adapters, &options);
+        assert!(
+            matches!(written, Err(Error::NotExpressible { .. })),
+            "{part}: {written:?}"
+        );
     }
 }
 

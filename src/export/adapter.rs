@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use autopeft_adapters::Adapters;
 use autopeft_adapters::adapterhub::{self, AdapterHubOptions};
 use autopeft_adapters::peft::{self, LoraLayout, LoraScale, PeftOptions, TaskType};
-use autopeft_adapters::{Adapters, Kind, State};
 
 use crate::error::{Error, Result};
 use crate::models::Config;
@@ -55,9 +55,7 @@ pub fn write_adapter(
     adapters: &Adapters,
     options: &AdapterOptions<'_>,
 ) -> Result<AdapterFiles> {
-    let has_bottleneck = adapters.parameters().iter().any(|parameter| {
-        parameter.kind() == Kind::Bottleneck && parameter.state() != State::Dropped
-    });
+    let has_bottleneck = !adapterhub::kept(adapters).is_empty();
     let mut files = AdapterFiles::default();
     if options.target != Target::Adapterhub {
         let place = Path::new(if has_bottleneck { peft::FOLDER } else { "" });

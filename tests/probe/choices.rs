@@ -71,6 +71,26 @@ fn every_parameter_is_in_exactly_one_group() {
     }
 }
 
+#[test]
+fn a_bottleneck_is_never_divided_among_groups() {
+    let parameters = attached("bert", false).parameters();
+    let patterns = ["layer.1.*adapter_up", "adapter_down.bias", "adapter_up"];
+    let patterns = patterns.map(|pattern| Regex::new(pattern).expect("a pattern"));
+    let groups = partition(&parameters, &Grouping::Patterns(patterns.to_vec()), false);
+    let bottlenecks: Vec<&Group> = (groups.iter())
+        .filter(|group| group.kind == Kind::Bottleneck)
+        .collect();
+    // Two places in each of two layers, four parameters in each place.
+    let sizes: Vec<(&str, usize)> = (bottlenecks.iter())
+        .map(|group| (group.name.as_str(), group.parameters.len()))
+        .collect();
+    let expected = [
+        ("bottleneck/adapter_down.bias", 8),
+        ("bottleneck/layer.1.*adapter_up", 8),
+    ];
+    assert_eq!(sizes, expected);
+}
+
 /// Groups whose modules get a LoRA of rank `rank`: a set of blocks with that sum in each.
 fn of_rank(groups: &[Group], rank: usize, is_target: impl Fn(&Group) -> bool) -> Vec<usize> {
     // Blocks 1, 1, 2, 4: the least number of blocks for a rank, largest first.
