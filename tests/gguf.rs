@@ -270,6 +270,41 @@ fn every_kind_of_block_is_read_as_the_numbers_it_stands_for() {
     }
 }
 
+/// As in Phi-4-mini, where 96 of the 128 features of a head are turned, with a divisor for each of their 48 frequencies.
+#[test]
+fn a_phi3_file_may_turn_a_part_of_each_head() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("partial.gguf");
+    let string = |word: &str| Value::String(word.into());
+    let metadata = [
+        ("general.architecture", string("phi3")),
+        ("phi3.block_count", Value::U32(1)),
+        ("phi3.context_length", Value::U32(64)),
+        ("phi3.embedding_length", Value::U32(256)),
+        ("phi3.feed_forward_length", Value::U32(256)),
+        ("phi3.attention.head_count", Value::U32(2)),
+        ("phi3.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("phi3.rope.dimension_count", Value::U32(96)),
+        ("phi3.rope.scaling.original_context_length", Value::U32(16)),
+    ];
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    let plain = |shape: &[usize]| {
+        let ones = Tensor::ones(shape, DType::F32, device()).expect("values");
+        QTensor::quantize(&ones, GgmlDType::F32).expect("blocks")
+    };
+    let (table, factors) = (plain(&[6, 256]), plain(&[48]));
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let tensors = [
+        ("token_embd.weight", &table),
+        ("rope_factors_short.weight", &factors),
+        ("rope_factors_long.weight", &factors),
+    ];
+    gguf_file::write(&mut file, &metadata, &tensors).expect("written");
+    let config = Gguf::open(&path).expect("a file").config();
+    let decoder = config.expect("sizes").decoder.expect("a language model");
+    assert_eq!((decoder.head_dim, decoder.ropes[0].dim), (128, 96));
+}
+
 #[test]
 fn bad_files_are_told_by_name_and_reason() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -114,7 +114,15 @@ impl Gguf {
                 }
                 set("attention_bias", json!(self.has("blk.0.attn_qkv.bias")));
             }
-            Architecture::Qwen2 | Architecture::Phi3 | Architecture::Gpt2 => {}
+            Architecture::Phi3 => {
+                // Phi-4-mini turns 96 of the 128 features of a head.
+                let turned = metadata.count(&key("rope.dimension_count"))?;
+                if let Some(turned) = turned.filter(|turned| *turned < head_dim) {
+                    let share = turned as f64 / head_dim as f64;
+                    set("partial_rotary_factor", json!(share));
+                }
+            }
+            Architecture::Qwen2 | Architecture::Gpt2 => {}
         }
         if let Some(scaling) = self.rope_scaling(word, context)? {
             set("rope_scaling", scaling);
