@@ -3,7 +3,8 @@
 //! At `x ∈ {h, h/2, -h/2, -h}` with `h` the group's learning rate, `y = L(w - x g_(k)) - L(w)` is fitted
 //! by `-b x + ½ A x²`. The points are symmetric, so the odd part gives `b` and the even part `A`:
 //! `b = -Σxy / Σx²`, `A = 2 Σx²y / Σx⁴`. Source: Bu and Xu 2024 (GeN), <https://arxiv.org/abs/2407.02772>,
-//! section 3; one axis at a time, since random directions through all groups leak their coupling into A.
+//! section 3; one axis at a time, since random directions through all groups leak their coupling into A. A group that does not
+//! move (rate 0, as what is measured as a reference) is measured at the geometric mean of the others' rates.
 //!
 //! What a forward pass computes below the lowest layer that has a parameter of the group is kept from one pass at
 //! the present parameters and not computed again. Small batches are stacked: points of groups that start at the same layer go through
@@ -59,6 +60,7 @@ impl Estimator for ParabolaFit {
             .map(|again| (again - loss).abs())
             .fold(0.0, f64::max);
 
+        let usual = geometric_mean(point.rates.iter().copied().filter(|rate| *rate > 0.0));
         let mut order: Vec<(usize, usize)> = (point.groups.iter().enumerate())
             .map(|(k, group)| (below.layers_below(&group.parameters), k))
             .collect();
@@ -67,7 +69,8 @@ impl Estimator for ParabolaFit {
         for level in order.chunk_by(|a, b| a.0 == b.0) {
             let places: Vec<(usize, f64)> = (level.iter())
                 .flat_map(|(_, k)| {
-                    let rate = point.rates.get(*k).copied().unwrap_or(0.0);
+                    let own = point.rates.get(*k).copied().unwrap_or(0.0);
+                    let rate = if own == 0.0 { usual } else { own };
                     POINTS.map(|position| (*k, position * rate))
                 })
                 .collect();
@@ -94,6 +97,18 @@ impl Estimator for ParabolaFit {
             noise,
             fit: Some(fits.iter().map(|fit| fit.r2).collect()),
         })
+    }
+}
+
+/// 0 of no numbers.
+fn geometric_mean(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = numbers.fold((0u32, 0.0), |(count, sum), number| {
+        (count + 1, sum + number.ln())
+    });
+    if count == 0 {
+        0.0
+    } else {
+        (sum / f64::from(count)).exp()
     }
 }
 

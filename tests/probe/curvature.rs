@@ -300,6 +300,35 @@ fn fit_agrees_with_full_at_small_rates_and_knows_when_it_does_not_fit() {
     );
 }
 
+/// As what the `psi` rule compares with, which is never trained.
+#[test]
+fn fit_measures_a_group_that_does_not_move_at_the_rate_of_the_others() {
+    let bench = Bench::open("bert", 3, DType::F64);
+    let directions = bench.directions(SALT);
+    let fit = |rates: &[f64]| {
+        let estimate = bench.measure(&mut ParabolaFit::default(), &directions, rates, 0);
+        estimate.expect("an estimate")
+    };
+    let is_still = |k: usize| k % 3 == 1;
+    let rates = |still: f64| -> Vec<f64> {
+        let moving = |k: usize| if k % 3 == 0 { 5e-4 } else { 2e-3 };
+        (0..bench.groups.len())
+            .map(|k| if is_still(k) { still } else { moving(k) })
+            .collect()
+    };
+    let measured = fit(&rates(0.0));
+    let moving: Vec<f64> = rates(0.0).into_iter().filter(|rate| *rate > 0.0).collect();
+    let logarithms: f64 = moving.iter().map(|rate| rate.ln()).sum();
+    let expected = fit(&rates((logarithms / moving.len() as f64).exp()));
+    assert_lists_close(&measured.slope, &expected.slope, 1e-9);
+    assert_lists_close(&diagonal(&measured), &diagonal(&expected), 1e-6);
+    let (_, values) = judged(&measured);
+    assert!((0..values.len()).any(|k| is_still(k) && values[k] > 0.0));
+
+    let nothing_moves = fit(&vec![0.0; bench.groups.len()]);
+    assert!(nothing_moves.slope.iter().all(|slope| *slope == 0.0));
+}
+
 /// Every estimator, by name.
 pub fn estimators() -> Vec<Box<dyn Estimator>> {
     let exact = GaussNewton {
