@@ -196,17 +196,36 @@ impl Verdict {
 /// Least coefficient of determination of an accepted fit.
 pub const LEAST_R2: f64 = 0.99;
 
+/// What rounding alone can produce.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Floor {
+    /// `|b|`, loss per unit rate.
+    pub slope: f64,
+    /// `|A|`, loss per unit rate squared.
+    pub curvature: f64,
+}
+
+/// Of a curvature that is made of slopes: its root is of their size. 0 knows exact zeros only.
+impl From<f64> for Floor {
+    fn from(slope: f64) -> Self {
+        Self {
+            slope,
+            curvature: slope * slope,
+        }
+    }
+}
+
 /// Judges one group's slope and curvature.
 ///
-/// `r2` is the fit's coefficient of determination, where more points than unknowns were measured. `floor` is the length
-/// `|b|` that rounding alone can produce; with a slope and a curvature's root at or below it there is no signal. A group
-/// whose true slope is zero (an attention key's bias) still shows rounding in both, and `b²/A` is blind to scale, so
-/// that only such a floor tells it from a group that matters. Units: loss per unit rate; 0 knows exact zeros only.
-pub fn judge(slope: f64, curvature: f64, r2: Option<f64>, floor: f64) -> Verdict {
+/// `r2` is the fit's coefficient of determination, where more points than unknowns were measured. With a slope and a
+/// curvature at or below the floor there is no signal. A group whose true slope is zero (an attention key's bias) still
+/// shows rounding in both, and `b²/A` is blind to scale, so that only such a floor tells it from a group that matters.
+pub fn judge(slope: f64, curvature: f64, r2: Option<f64>, floor: impl Into<Floor>) -> Verdict {
+    let floor = floor.into();
     if !(slope.is_finite() && curvature.is_finite()) {
         return Verdict::NotFinite;
     }
-    if slope.abs() <= floor && curvature.abs() <= floor * floor {
+    if slope.abs() <= floor.slope && curvature.abs() <= floor.curvature {
         return Verdict::InsufficientSignal;
     }
     if curvature <= 0.0 {
@@ -228,8 +247,9 @@ pub fn judge_all(
     slope: &[f64],
     curvature: &Curvature,
     fit: Option<&[f64]>,
-    floor: f64,
+    floor: impl Into<Floor>,
 ) -> Vec<Verdict> {
+    let floor = floor.into();
     let diagonal = curvature.diagonal(slope.len());
     let rows = slope.iter().zip(diagonal).enumerate();
     rows.map(|(k, (&b, a))| judge(b, a, fit.and_then(|fit| fit.get(k)).copied(), floor))

@@ -6,7 +6,7 @@ use autopeft_adapters::Directions;
 
 use super::estimator::{Estimate, Estimator, Point};
 use super::height::HeightFit;
-use super::influence::{Measurement, judge_all, rounding_floor};
+use super::influence::{Floor, Measurement, judge_all, rounding_floor};
 use super::rates::next_ratios;
 use crate::data::TrainOrder;
 use crate::error::Result;
@@ -192,9 +192,13 @@ impl Probe<'_> {
     }
 }
 
-/// Slopes below this are no signal: what rounding leaves of a group without effect, or what a step of the
-/// smallest rate cannot tell from the noise of the loss.
-fn floor(estimate: &Estimate, rates: &[f64]) -> f64 {
+/// Most curvature that a fitted parabola takes from losses that are each off by one unit, at rate 1 ([`super::fit`]):
+/// `2 Σx² / Σx⁴` over its points.
+const CURVATURE_OF_NOISE: f64 = 2.0 * 2.5 / 2.125;
+
+/// What is no signal: what rounding leaves of a group without effect, or what a step of the smallest rate cannot tell from
+/// the noise of the loss.
+fn floor(estimate: &Estimate, rates: &[f64]) -> Floor {
     let smallest = rates
         .iter()
         .copied()
@@ -205,7 +209,46 @@ fn floor(estimate: &Estimate, rates: &[f64]) -> f64 {
     } else {
         0.0
     };
-    noise.max(rounding_floor(
-        &estimate.curvature.diagonal(estimate.slope.len()),
-    ))
+    let rounding = rounding_floor(&estimate.curvature.diagonal(estimate.slope.len()));
+    let floor = Floor::from(noise.max(rounding));
+    match estimate.fit {
+        // Not made of slopes, but of losses.
+        Some(_) if smallest.is_finite() => Floor {
+            curvature: (rounding * rounding).max(CURVATURE_OF_NOISE * noise / smallest),
+            ..floor
+        },
+        _ => floor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::influence::{Curvature, Verdict};
+
+    #[test]
+    fn what_the_noise_of_the_losses_makes_of_a_fit_is_no_signal() {
+        let (noise, rates) = (1e-7, [1e-3, 2e-3]);
+        // The first as rounding makes them, the second a group that matters.
+        let estimate = Estimate {
+            slope: vec![0.8 * noise / rates[0], 0.3],
+            curvature: Curvature::Diagonal(vec![2.3 * noise / rates[0].powi(2), 40.0]),
+            loss: 0.7,
+            noise,
+            fit: Some(vec![0.995, 0.999]),
+        };
+        let judged = |estimate: &Estimate| {
+            let fit = estimate.fit.as_deref();
+            let floor = floor(estimate, &rates);
+            judge_all(&estimate.slope, &estimate.curvature, fit, floor)
+        };
+        let expected = [Verdict::InsufficientSignal, Verdict::Accepted];
+        assert_eq!(judged(&estimate), expected);
+        // A curvature of slopes or of tangents has no such error.
+        let of_slopes = Estimate {
+            fit: None,
+            ..estimate
+        };
+        assert_eq!(judged(&of_slopes), [Verdict::Accepted; 2]);
+    }
 }
