@@ -83,11 +83,47 @@ pub enum Error {
         reason: String,
     },
 
-    /// The output folder already holds something.
+    /// The output folder already holds a result.
     #[error("`{path}` already holds a result", path = path.display())]
     OutputExists {
         /// The folder.
         path: PathBuf,
+    },
+
+    /// The output folder holds what this program did not write, and never replaces.
+    #[error("`{path}` is not empty, and no result of autopeft", path = path.display())]
+    OutputForeign {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// A file is in the place of the output folder.
+    #[error("`{path}` is not a folder", path = path.display())]
+    OutputNoFolder {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// The output is, or contains, what the run reads.
+    #[error("`{path}` {relation}, and cannot be the output", path = path.display())]
+    OutputIsInput {
+        /// The folder.
+        path: PathBuf,
+        /// What it is or contains, as in `is the base model`.
+        relation: String,
+    },
+
+    /// What was written could not get its name. It is kept.
+    #[error("`{target}` could not be completed; {what} is in `{folder}`", target = target.display(), folder = folder.display())]
+    Uncommitted {
+        /// Where it should have gone.
+        target: PathBuf,
+        /// What was written, as in `the finished result`.
+        what: &'static str,
+        /// Where it is.
+        folder: PathBuf,
+        /// What went wrong.
+        source: Box<Self>,
     },
 
     /// The tokenizer of a model could not be read.
@@ -170,6 +206,11 @@ impl Error {
             Self::OutputExists { .. } => {
                 Some("choose another folder with `--out`, or replace it with `--force`".to_string())
             }
+            Self::OutputForeign { .. } | Self::OutputNoFolder { .. } | Self::OutputIsInput { .. } => {
+                Some("name another folder with `--out`".to_string())
+            }
+            Self::Uncommitted { target, folder, .. } => (target != folder)
+                .then(|| "nothing is missing in it: move it to where you want it".to_string()),
             Self::Tokenizer { .. } => Some(
                 "save the tokenizer as `tokenizer.json`: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`"
                     .to_string(),

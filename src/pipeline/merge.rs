@@ -12,7 +12,9 @@ use super::apply::{Adapted, Network};
 use crate::base::BaseModel;
 use crate::data::{Encoded, EncodedRow, Padding};
 use crate::error::{Error, Result};
-use crate::export::{MergedOptions, OutputFolder, SHARD_BYTES, largest_difference, write_merged};
+use crate::export::{
+    Input, MergedOptions, OutputFolder, SHARD_BYTES, largest_difference, write_merged,
+};
 use crate::interrupt::Interrupt;
 use crate::models::LoadOptions;
 use crate::recipe::Pooling;
@@ -32,7 +34,7 @@ const TOLERANCE: f64 = 1e-4;
 pub struct MergeOptions {
     /// Number type of the files; `None`: that of most numbers of the base model.
     pub dtype: Option<DType>,
-    /// Whether what is at the output may be replaced.
+    /// Whether a result or a merged model at the output may be replaced.
     pub force: bool,
 }
 
@@ -66,9 +68,8 @@ pub struct MergedModel {
 /// in a half-precision type, where it cannot, the difference is told.
 ///
 /// # Errors
-/// [`Error::Conflict`] for a head that no class of `transformers` has, a GGUF file as base model, or an output in the place of
-/// what is merged;
-/// [`Error::NotVerified`] when the logits differ; [`Error::Stopped`] when a stop was asked for; and when `result` is none, does
+/// [`Error::Conflict`] for a head that no class of `transformers` has, or a GGUF file as base model; those of
+/// [`OutputFolder::check`]; [`Error::NotVerified`] when the logits differ; [`Error::Stopped`] when a stop was asked for; and when `result` is none, does
 /// not fit the base model, or cannot be merged. Then `out` is as it was.
 pub fn merge(
     result: &Path,
@@ -78,18 +79,8 @@ pub fn merge(
     interrupt: &Interrupt,
 ) -> Result<MergedModel> {
     // First, so that an unusable target costs nothing.
-    for read in [result, Path::new(&base.name)] {
-        if is_same(read, out) {
-            return Err(Error::Conflict {
-                what: format!(
-                    "`{}` is what is merged, and would be replaced",
-                    out.display()
-                ),
-                hint: "choose another folder with `--out`".to_string(),
-            });
-        }
-    }
-    let folder = OutputFolder::prepare(out, options.force)?;
+    let inputs = merge_inputs(result, &base.name);
+    let folder = OutputFolder::prepare(out, options.force, &inputs)?;
     let manifest = Manifest::read(result)?;
     if manifest.pooling == Pooling::Mean {
         return Err(Error::Conflict {
@@ -165,12 +156,12 @@ pub fn merge(
     Ok(model)
 }
 
-/// Whether both are there and are one folder.
-fn is_same(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
+/// What [`merge`] reads.
+pub fn merge_inputs<'a>(result: &'a Path, base: &'a str) -> [Input<'a>; 2] {
+    [
+        Input::new("the result that is merged", result),
+        Input::new("the base model", base),
+    ]
 }
 
 /// Keeps the matrices of a decoder in memory as they are stored: they are widened where they are used, so nothing is lost.

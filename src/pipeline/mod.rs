@@ -32,7 +32,7 @@ pub use inspect::{
     inspect_adapter, inspect_model, is_adapter,
 };
 pub use measure::{Measured, run as measure};
-pub use merge::{MergeOptions, MergedModel, merge};
+pub use merge::{MergeOptions, MergedModel, merge, merge_inputs};
 pub use prepare::Prepared;
 pub use recorder::Recorder;
 pub use rows::{TaskRows, label_kind, passage_names};
@@ -40,7 +40,7 @@ pub use transfer::{Origin, Training, Transferred, transfer};
 pub use write::Written;
 
 use crate::error::{Error, Result};
-use crate::export::OutputFolder;
+use crate::export::{Input, OutputFolder};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
@@ -69,7 +69,7 @@ pub fn select(
     interrupt: &Interrupt,
 ) -> Result<Outcome> {
     // First, so that an unusable target costs no training.
-    let folder = OutputFolder::prepare(out, recipe.export.force)?;
+    let folder = OutputFolder::prepare(out, recipe.export.force, &inputs(recipe))?;
     let recorder = Recorder::new(progress, &folder)?;
     let prepared = Prepared::new(recipe, &recorder)?;
     let (measured, chosen) = train(&prepared, &recorder, interrupt)?;
@@ -106,6 +106,17 @@ pub fn train(
         interrupt,
     )?;
     Ok((measured, Some(chosen)))
+}
+
+/// What a run of the recipe reads.
+fn inputs(recipe: &Recipe) -> Vec<Input<'_>> {
+    let mut inputs = vec![
+        Input::new("the base model", &recipe.model),
+        Input::new("the training rows", &recipe.data.train),
+    ];
+    let validation = recipe.data.validation.as_ref();
+    inputs.extend(validation.map(|path| Input::new("the held-out rows", path)));
+    inputs
 }
 
 /// Keeps the measurements of a run that was stopped.

@@ -13,7 +13,7 @@ use super::rows::TaskRows;
 use super::write::{self, Written};
 use crate::data::Labels;
 use crate::error::{Error, Result};
-use crate::export::OutputFolder;
+use crate::export::{Input, OutputFolder};
 use crate::groups::{self, Place, TransferError, counterpart};
 use crate::interrupt::Interrupt;
 use crate::progress::{EventKind, Progress};
@@ -127,7 +127,12 @@ pub fn transfer(
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<Transferred> {
-    let folder = OutputFolder::prepare(out, recipe.export.force)?;
+    let mut inputs = super::inputs(recipe);
+    inputs.push(Input::new(
+        "the result whose choice is carried over",
+        &origin.folder,
+    ));
+    let folder = OutputFolder::prepare(out, recipe.export.force, &inputs)?;
     let recorder = Recorder::new(progress, &folder)?;
     let (prepared, kept) = prepare(origin, recipe, training, &recorder)?;
     trim(&prepared.groups, &kept);

@@ -13,7 +13,7 @@ use crate::data::{Encoded, Labels};
 use crate::error::{Error, Result};
 use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::progress::EventKind;
-use crate::report::{self, Manifest, Report, SELECTION_FILE};
+use crate::report::{self, MEASUREMENTS_FILE, Manifest, Report, SELECTION_FILE};
 use crate::task::Objective;
 use crate::train::outputs;
 
@@ -113,7 +113,7 @@ fn scale(report: Report<'_>) -> LoraScale {
 /// Writes what is known of a run that was stopped.
 pub fn partial(prepared: &Prepared<'_>, measured: &Measured, folder: &OutputFolder) -> Result<()> {
     folder.write("recipe.yaml", &prepared.recipe.resolved_yaml())?;
-    folder.write("measurements.json", &pretty(&measured.outcome.measurements))?;
+    folder.write(MEASUREMENTS_FILE, &pretty(&measured.outcome.measurements))?;
     if !measured.scores.is_empty() {
         folder.write(SELECTION_FILE, &pretty(&prepared.report(measured, None)?))?;
     }

@@ -6,6 +6,9 @@ use super::card::front_matter;
 use super::manifest::Manifest;
 use crate::pipeline::MergedModel;
 
+/// How the line begins by which a merged model is known to be one.
+pub(super) const MERGED_MARK: &str = "Written by `autopeft ";
+
 /// Markdown with what was merged into what, and how to load it.
 pub fn merged_card(model: &MergedModel, manifest: &Manifest) -> String {
     let mut text = front_matter(manifest, "transformers");
@@ -13,7 +16,7 @@ pub fn merged_card(model: &MergedModel, manifest: &Manifest) -> String {
     let _ = writeln!(
         text,
         "# `{}` with an adapter in its weights\n\n\
-         Written by `autopeft {} merge`: {} numbers in {}. {} weights contain a LoRA; {} tensors of norms, biases and heads are the \
+         {MERGED_MARK}{} merge`: {} numbers in {}. {} weights contain a LoRA; {} tensors of norms, biases and heads are the \
          adapter's.\n",
         manifest.base_model,
         env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,7 @@
 mod card;
 mod manifest;
 mod merged;
+mod ours;
 mod selection;
 mod transfer;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub use card::card;
 pub use manifest::{MANIFEST_FILE, Manifest};
 pub use merged::merged_card;
+pub use ours::{MEASUREMENTS_FILE, is_result};
 pub use selection::{
     DataReport, GroupReport, HeldOut, ModelReport, ProbeReport, SELECTION_FILE, SelectionReport,
     SetReport, Stage,

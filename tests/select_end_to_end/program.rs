@@ -191,3 +191,90 @@ fn a_disk_that_fills_up_during_the_export_leaves_the_old_result() {
     let size = |name: &str| fs::metadata(bench.out().join(name)).unwrap().len();
     assert!(size("metrics.jsonl") < limit && size("adapter_model.safetensors") > limit);
 }
+
+/// `--force` replaces results, and nothing that the run reads or stands in.
+#[test]
+fn what_a_run_reads_is_never_replaced() {
+    let bench = Bench::new();
+    bench.report(&[]);
+    let model = bench.copy_of("bert");
+    // As if a result had been written here before.
+    bench.file("autopeft.json", "{}");
+    fs::write(model.join("autopeft.json"), "{}").unwrap();
+    let recipe = bench.file("recipe.yaml", &bench.recipe_text());
+    let text = |path: &std::path::Path| path.display().to_string();
+    let (root, out, model) = (text(bench.root()), text(&bench.out()), text(&model));
+    let (rows, recipe) = (text(&bench.path("train.jsonl")), text(&recipe));
+    let before = tree(bench.root());
+    let select = ["select", "--out"];
+    for (arguments, told) in [
+        (
+            [&select[..], &[&root, "--data", &rows]].concat(),
+            "contains the training rows",
+        ),
+        (
+            [&select[..], &[&root, "--recipe", &recipe]].concat(),
+            "contains the recipe",
+        ),
+        (
+            [&select[..], &[&model, "--model", &model]].concat(),
+            "is the base model",
+        ),
+        (
+            [&select[..], &[&root, "--model", &model]].concat(),
+            "contains the base model",
+        ),
+        ([&select[..], &["."]].concat(), "is the current folder"),
+        (
+            vec!["merge", &out, "--out", &root],
+            "contains the result that is merged",
+        ),
+        (
+            vec!["merge", &out, "--out", &out],
+            "is the result that is merged",
+        ),
+        (
+            vec!["transfer", &out, "--out", &out, "--model", &model],
+            "is the result whose choice is carried over",
+        ),
+    ] {
+        let output = program()
+            .args(&arguments)
+            .arg("--force")
+            .current_dir(bench.out())
+            .output()
+            .unwrap();
+        let text = stderr(&output);
+        assert_eq!(status(&output), 2, "{arguments:?}: {text}");
+        for part in [told, "hint: name another folder"] {
+            assert!(text.contains(part), "{arguments:?}: no `{part}` in: {text}");
+        }
+        assert_eq!(tree(bench.root()), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_empty_current_folder_is_filled_and_stays_the_current_folder() {
+    let bench = Bench::new();
+    let recipe = bench.file("recipe.yaml", &bench.recipe_text());
+    let folder = bench.path("empty");
+    fs::create_dir(&folder).unwrap();
+    let handle = fs::File::open(&folder).unwrap();
+    let output = program()
+        .arg("select")
+        .arg("--recipe")
+        .arg(recipe)
+        .args(["--out", "."])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert!(folder.join("selection.json").is_file());
+    let names = crate::bench::names(&folder);
+    assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+    assert_eq!(bench.names().len(), 4, "{:?}", bench.names());
+    // A folder that had been replaced would have no links to it.
+    #[cfg(unix)]
+    assert!(std::os::unix::fs::MetadataExt::nlink(&handle.metadata().unwrap()) > 0);
+    drop(handle);
+}

@@ -409,7 +409,7 @@ fn a_choice_that_does_not_fit_is_refused_with_what_where_and_what_to_do() {
     fs::create_dir(large(&bench)).unwrap();
     fs::write(large(&bench).join("a.txt"), "a").unwrap();
     let exists = refused(&bench, &model, Training::None, &[]);
-    assert!(matches!(exists, Error::OutputExists { .. }), "{exists:?}");
+    assert!(matches!(exists, Error::OutputForeign { .. }), "{exists:?}");
     fs::remove_dir_all(large(&bench)).unwrap();
 
     let language = refused(&bench, &model, Training::None, &["task.type=causal-lm"]);
@@ -448,6 +448,7 @@ fn a_stop_in_the_training_keeps_the_log_alone() {
         };
         let expected = ["metrics.jsonl", "recipe.yaml"].map(String::from);
         assert_eq!(names(&path), expected.into(), "{stage}");
+        assert!(autopeft::report::is_result(&path), "{stage}");
         fs::remove_dir_all(path).unwrap();
     }
 }

@@ -26,7 +26,7 @@ pub struct MergeArgs {
     /// Folder of the merged model
     #[arg(long, help_heading = "Output", value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace what is there
+    /// Replace a result or a merged model that is there
     #[arg(long, help_heading = "Output")]
     pub force: bool,
     /// Number type of the weights (that of the base model's if not given)

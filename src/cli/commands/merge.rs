@@ -8,6 +8,7 @@ use crate::base::BaseModel;
 use crate::cli::args::MergeArgs;
 use crate::cli::table::count;
 use crate::cli::{ExitStatus, Printer, signals};
+use crate::export::OutputFolder;
 use crate::interrupt::Interrupt;
 use crate::pipeline::{self, MergedModel};
 use crate::progress::{Event, EventKind};
@@ -23,6 +24,9 @@ pub fn run(args: &MergeArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatu
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
     signals::on_interrupt(move || flag.raise())?;
+    // Before a model is fetched.
+    let inputs = pipeline::merge_inputs(&args.result, &recipe.model);
+    OutputFolder::check(&args.out, args.force, &inputs)?;
     let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {})?;
     for note in &base.notes {
         printer.warn(note);

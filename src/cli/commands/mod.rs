@@ -21,6 +21,7 @@ use super::{ExitStatus, Failure, Printer, TerminalProgress, run_folder, signals}
 use crate::base::BaseModel;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::export::{Input, check_inputs};
 use crate::interrupt::Interrupt;
 use crate::pipeline::Adapted;
 use crate::recipe::Recipe;
@@ -78,6 +79,14 @@ fn write_result<T>(
         Some(out) => out.clone(),
         None => fresh_folder()?,
     };
+    // An embedded recipe is no file.
+    if let Some(recipe) = args
+        .recipe
+        .as_ref()
+        .filter(|name| Path::new(name).is_file())
+    {
+        check_inputs(&out, &[Input::new("the recipe", recipe)])?;
+    }
     let progress = TerminalProgress::new(printer.clone());
     let outcome = job(&out, &progress, &interrupt);
     if outcome.is_err() && args.out.is_none() {
