@@ -12,6 +12,7 @@ use std::io;
 use super::printer::Printer;
 use super::status::ExitStatus;
 use super::style::{Role, paint};
+use crate::data::DataError;
 use crate::progress::{Event, EventKind};
 use crate::recipe::RecipeError;
 
@@ -76,9 +77,11 @@ pub fn status_of(error: &anyhow::Error) -> ExitStatus {
 /// What the error's own type says to do.
 fn hint_of(error: &anyhow::Error) -> Option<String> {
     let library = find::<crate::Error>(error).and_then(crate::Error::hint);
+    // The verbs that use a result read its recipe and their rows themselves.
     let recipe = || find::<RecipeError>(error).and_then(RecipeError::hint);
+    let data = || find::<DataError>(error).and_then(DataError::hint);
     let own = || find::<Failure>(error).and_then(|failure| failure.hint.clone());
-    library.or_else(recipe).or_else(own)
+    library.or_else(recipe).or_else(data).or_else(own)
 }
 
 /// The first error of this type, whether it was given as a context or is a cause.
@@ -142,6 +145,20 @@ mod tests {
             render(&error, None, false),
             "error: cannot write: disk on fire\n"
         );
+    }
+
+    #[test]
+    fn a_fault_of_the_data_keeps_its_hint_wherever_it_is_found() {
+        let fault = || DataError::Empty {
+            file: "rows.jsonl".into(),
+        };
+        let library = anyhow::Error::new(crate::Error::from(fault()));
+        for error in [anyhow::Error::new(fault()), library] {
+            assert_eq!(
+                render(&error, hint_of(&error).as_deref(), false),
+                "error: `rows.jsonl` is empty\nhint: give a file with rows\n"
+            );
+        }
     }
 
     #[test]
