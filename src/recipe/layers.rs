@@ -71,6 +71,11 @@ impl Override {
         &self.path
     }
 
+    /// What was typed, as in `--budget 0.3%`.
+    pub fn flag(&self) -> &str {
+        &self.flag
+    }
+
     /// The value it sets.
     pub fn value(&self) -> &Value {
         &self.value

@@ -1,6 +1,7 @@
 //! The same through the program: exit status and streams.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
@@ -156,6 +157,34 @@ fn a_choice_is_carried_to_a_deeper_model() {
     );
 }
 
+#[test]
+fn what_a_result_cannot_do_is_refused_and_a_fault_of_the_rows_has_its_hint() {
+    let bench = Bench::new();
+    bench.report(&[]);
+    let rows = bench.path("validation.jsonl");
+    let empty = bench.file("empty.jsonl", "");
+    let run = |verb: &str, data: &Path, extra: &[&str]| {
+        let mut command = program();
+        command.arg(verb).arg(bench.out()).arg("--data").arg(data);
+        let output = command.args(extra).output().unwrap();
+        (status(&output), stderr(&output))
+    };
+    let (code, text) = run("eval", &rows, &["--generate", "5"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(
+        text.contains("error: `--generate` is for language models"),
+        "{text}"
+    );
+    for verb in ["eval", "predict"] {
+        let (code, text) = run(verb, &empty, &[]);
+        assert_eq!(code, 2, "{verb}: {text}");
+        assert!(
+            text.contains("empty.jsonl") && text.contains("hint: "),
+            "{verb}: {text}"
+        );
+    }
+}
+
 /// A full disk, as a limit on the size of files: the metrics fit, the weights do not. The signal of the limit is
 /// ignored, so that the write fails as one on a full disk does, with a part of the file already written.
 #[cfg(unix)]
@@ -202,7 +231,7 @@ fn what_a_run_reads_is_never_replaced() {
     bench.file("autopeft.json", "{}");
     fs::write(model.join("autopeft.json"), "{}").unwrap();
     let recipe = bench.file("recipe.yaml", &bench.recipe_text());
-    let text = |path: &std::path::Path| path.display().to_string();
+    let text = |path: &Path| path.display().to_string();
     let (root, out, model) = (text(bench.root()), text(&bench.out()), text(&model));
     let (rows, recipe) = (text(&bench.path("train.jsonl")), text(&recipe));
     let before = tree(bench.root());

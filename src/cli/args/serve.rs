@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use super::common::{ColumnArgs, ComputeArgs, ModelArgs, OverrideArgs, Overrides};
 use crate::generate::SamplerOptions;
@@ -32,7 +33,8 @@ pub struct EvalArgs {
     #[arg(
         long,
         value_name = "PROMPTS",
-        help_heading = "Generation (language models)"
+        help_heading = "Generation (language models)",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..)
     )]
     pub generate: Option<usize>,
     /// How text is generated.
@@ -61,16 +63,16 @@ impl EvalArgs {
 #[command(next_help_heading = "Generation (language models)")]
 pub struct GenerationArgs {
     /// Most new tokens (128 if not given)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_new_tokens: Option<usize>,
-    /// Divide the scores by this and draw; without it the likeliest token is taken
-    #[arg(long, value_name = "T")]
+    /// Divide the scores by this and draw; without it, and with 0, the likeliest token is taken
+    #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f64>,
     /// Draw among the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = top_p)]
     pub top_p: Option<f64>,
     /// Lower the scores of tokens that were there by this factor
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = repetition_penalty)]
     pub repetition_penalty: Option<f64>,
     /// Seed of the draws
     #[arg(long, value_name = "N")]
@@ -78,6 +80,28 @@ pub struct GenerationArgs {
     /// A text that ends it, beside the model's own end; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, "at least 0", |t| t >= 0.0 && t.is_finite())
+}
+
+fn top_p(text: &str) -> Result<f64, String> {
+    number(text, "from 0 to 1", |p| (0.0..=1.0).contains(&p))
+}
+
+fn repetition_penalty(text: &str) -> Result<f64, String> {
+    number(text, "above 0, where 1 changes nothing", |x| {
+        x > 0.0 && x.is_finite()
+    })
+}
+
+/// A number within a range, which messages call `range`.
+fn number(text: &str, range: &str, holds: impl Fn(f64) -> bool) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if holds(number) => Ok(number),
+        _ => Err(format!("expected a number {range}")),
+    }
 }
 
 impl GenerationArgs {
@@ -234,6 +258,46 @@ mod tests {
         };
         assert_eq!(args.recipe().unwrap().model, "elsewhere/bert");
         assert_eq!(args.data, None);
+    }
+
+    #[test]
+    fn numbers_of_the_generation_are_within_their_ranges() {
+        let sampled = |flag: &str, value: &str| {
+            let flag = format!("{flag}={value}");
+            Program::try_parse_from(["autopeft", "predict", "out", &flag])
+        };
+        for (flag, good, bad) in [
+            (
+                "--temperature",
+                &["0", "0.8", "2"][..],
+                &["-1", "nan", "inf", "hot"][..],
+            ),
+            ("--top-p", &["0.1", "1"], &["-0.5", "1.5", "nan"]),
+            (
+                "--repetition-penalty",
+                &["0.5", "1.2"],
+                &["0", "-1", "inf", "nan"],
+            ),
+            ("--max-new-tokens", &["1", "40"], &["0", "-1"]),
+        ] {
+            for value in good {
+                assert!(sampled(flag, value).is_ok(), "{flag} {value}");
+            }
+            for value in bad {
+                let error = sampled(flag, value).err().unwrap().to_string();
+                assert!(error.contains(flag) && error.contains(value), "{error}");
+            }
+        }
+        let none = [
+            "autopeft",
+            "eval",
+            "out",
+            "--data",
+            "t.csv",
+            "--generate",
+            "0",
+        ];
+        assert!(Program::try_parse_from(none).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::common::{Overrides, recipe_of};
 use super::run::RunArgs;
+use crate::cli::Failure;
 use crate::pipeline::Training;
 use crate::recipe::{Override, Recipe, RecipeError};
 
@@ -66,6 +67,25 @@ impl TransferArgs {
             Training::WholeHorizon
         } else {
             Training::None
+        }
+    }
+
+    /// Refuses what would be ignored: settings of rows and of their training, where no rows to train on are named.
+    ///
+    /// # Errors
+    /// Names the first of them.
+    pub fn check_training(&self) -> Result<(), Failure> {
+        let of_training = |change: &&Override| {
+            change.path().starts_with("data.") || change.path().starts_with("train.")
+        };
+        let overrides = self.overrides();
+        match overrides.iter().find(of_training) {
+            Some(change) if self.training() == Training::None => Err(Failure::new(format!(
+                "`{}` is for training, and there are no rows to train on",
+                change.flag()
+            ))
+            .hint("name them with `--data`, or leave it out")),
+            _ => Ok(()),
         }
     }
 }
@@ -164,5 +184,25 @@ mod tests {
             let args = parse(&["out", "--model", "large", rows[0], rows[1]]);
             assert_eq!(args.training(), Training::WholeHorizon, "{rows:?}");
         }
+    }
+
+    #[test]
+    fn what_is_for_training_needs_rows_to_train_on() {
+        let check = |arguments: &[&str]| {
+            let large = ["out", "--model", "large"];
+            let result = parse(&[&large, arguments].concat()).check_training();
+            result.map_err(|error| error.to_string())
+        };
+        for unused in [
+            &["--validation", "dev.jsonl"][..],
+            &["--steps", "100"],
+            &["--skip-bad-rows"],
+            &["--set", "train.learning_rate=1e-3"],
+        ] {
+            let error = check(unused).unwrap_err();
+            assert!(error.contains(&unused.join(" ")), "{error}");
+            assert_eq!(check(&[unused, &["--data", "rows.csv"]].concat()), Ok(()));
+        }
+        assert_eq!(check(&["--seed", "3", "--target", "peft"]), Ok(()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::cli::args::EvalArgs;
-use crate::cli::{ExitStatus, Printer};
+use crate::cli::{ExitStatus, Failure, Printer};
 use crate::data::language::read_passages;
 use crate::data::{self, ColumnNames, Source};
 use crate::pipeline;
@@ -18,6 +18,14 @@ use crate::progress::{Event, EventKind};
 pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
     let recipe = args.recipe()?;
     let adapted = super::open(&args.dir, &recipe, &args.compute)?;
+    if args.generate.is_some() && !adapted.is_language() {
+        return Err(Failure::new(
+            "`--generate` is for language models, and this result has a head",
+        )
+        .at(format!("folder `{}`", args.dir.display()))
+        .hint("leave `--generate` out")
+        .into());
+    }
     let columns = ColumnNames {
         text: recipe.data.text_column.clone(),
         pair: recipe.data.pair_column.clone(),

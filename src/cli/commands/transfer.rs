@@ -12,8 +12,9 @@ use crate::report::TransferReport;
 /// Runs the verb.
 ///
 /// # Errors
-/// Those of [`pipeline::transfer`].
+/// Those of [`pipeline::transfer`], and flags that would be ignored.
 pub fn run(args: &TransferArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
+    args.check_training()?;
     let origin = Origin::read(&args.result)?;
     let (recipe, training) = (args.recipe()?, args.training());
     let outcome = super::write_result(&args.run, printer, |out, progress, interrupt| {
