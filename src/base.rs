@@ -37,6 +37,7 @@ pub struct BaseModel {
     pub options: LoadOptions,
     checkpoint: Arc<Checkpoint>,
     source: Source,
+    commit: Option<String>,
 }
 
 /// Where the files of a base model are.
@@ -85,6 +86,7 @@ impl BaseModel {
                         .map_err(ModelError::from)?,
                 ),
                 source: Source::Embedded,
+                commit: None,
             });
         }
         if let Some(path) = gguf_file(Path::new(name))? {
@@ -109,6 +111,10 @@ impl BaseModel {
             notes: files.notes.clone(),
             options: LoadOptions::default(),
             checkpoint: Arc::new(Checkpoint::open_folder(&files.folder).map_err(ModelError::from)?),
+            commit: match files.source {
+                hub::Source::Hub { commit, .. } => Some(commit),
+                hub::Source::Folder => None,
+            },
             source: Source::Folder(files.folder),
         })
     }
@@ -131,6 +137,7 @@ impl BaseModel {
             options: LoadOptions::default(),
             checkpoint: Arc::new(Checkpoint::from_gguf(gguf).map_err(ModelError::from)?),
             source: Source::Gguf,
+            commit: None,
         })
     }
 
@@ -169,6 +176,21 @@ impl BaseModel {
             (text.get_ids().last() != Some(&token)).then_some(token)
         };
         decoder.pad_token_id.or_else(other)
+    }
+
+    /// The commit that a hub id stood for.
+    pub fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
+    }
+
+    /// Absolute path of the user's own folder or file; `None` for what comes from the hub or is embedded.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        let is_local = match self.source {
+            Source::Embedded => false,
+            Source::Gguf => true,
+            Source::Folder(_) => self.commit.is_none(),
+        };
+        is_local.then(|| std::path::absolute(&self.name).ok())?
     }
 
     /// Its tensors.

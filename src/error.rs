@@ -126,6 +126,15 @@ pub enum Error {
         source: Box<Self>,
     },
 
+    /// The base model of a result is neither where it was nor where its name leads from here.
+    #[error("the base model `{model}` is not there: no folder or file `{path}`", path = path.display())]
+    BaseMissing {
+        /// Its name in the result.
+        model: String,
+        /// Where it was.
+        path: PathBuf,
+    },
+
     /// The tokenizer of a model could not be read.
     #[error("the tokenizer `{path}` cannot be used: {reason}")]
     Tokenizer {
@@ -211,6 +220,9 @@ impl Error {
             }
             Self::Uncommitted { target, folder, .. } => (target != folder)
                 .then(|| "nothing is missing in it: move it to where you want it".to_string()),
+            Self::BaseMissing { .. } => {
+                Some("say with `--model` where it is now".to_string())
+            }
             Self::Tokenizer { .. } => Some(
                 "save the tokenizer as `tokenizer.json`: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`"
                     .to_string(),

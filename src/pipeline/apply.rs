@@ -12,7 +12,8 @@ use super::rows::passage_encoder;
 use crate::base::BaseModel;
 use crate::data::language::Passage;
 use crate::data::{self, Encoded, Example, Padding, Target};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::hub::Download;
 use crate::metrics::{Evaluation, likeliest, probabilities, sigmoid};
 use crate::models::{CausalLm, Model};
 use crate::recipe::{Recipe, TaskKind};
@@ -43,6 +44,32 @@ pub enum Prediction {
         /// One for each output.
         values: Vec<f64>,
     },
+}
+
+/// Opens the base model of a result: a folder or file by its name, else where it was when the result was made; a hub id at
+/// the commit that it was then, unless another `revision` is asked for.
+///
+/// # Errors
+/// [`Error::BaseMissing`] when a folder or file is in neither place; those of [`BaseModel::open`].
+pub fn open_base(
+    manifest: &Manifest,
+    revision: Option<&str>,
+    report: &mut dyn FnMut(Download),
+) -> Result<BaseModel> {
+    let name = &manifest.base_model;
+    let revision = revision
+        .or(manifest.commit.as_deref())
+        .unwrap_or(&manifest.revision);
+    match &manifest.base_path {
+        Some(path) if !Path::new(name).exists() => match path.exists() {
+            true => BaseModel::open(&path.to_string_lossy(), revision, report),
+            false => Err(Error::BaseMissing {
+                model: name.clone(),
+                path: path.clone(),
+            }),
+        },
+        _ => BaseModel::open(name, revision, report),
+    }
 }
 
 /// A base model with the adapter of a result.

@@ -23,7 +23,7 @@ mod write;
 
 use std::path::Path;
 
-pub use apply::{Adapted, Prediction};
+pub use apply::{Adapted, Prediction, open_base};
 pub use choose::{Chosen, selection_input};
 pub use finish::{run as finish, train_set};
 pub use generate::GenerateOptions;

@@ -83,7 +83,9 @@ pub fn run(
     let manifest = Manifest {
         schema: Manifest::SCHEMA,
         base_model: recipe.model.clone(),
+        base_path: prepared.base.local_path(),
         revision: recipe.revision.clone(),
+        commit: prepared.base.commit().map(str::to_owned),
         model_type: prepared.base.config.model_type.clone(),
         task: recipe.task.kind,
         labels: prepared.data.labels.clone(),

@@ -1,6 +1,6 @@
 //! `autopeft.json`: what is needed to use an export again, and what no foreign format has a place for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,14 @@ pub struct Manifest {
     pub schema: u32,
     /// The base model: a folder, a hub id, or `embedded:quickstart`.
     pub base_model: String,
+    /// Absolute path of a folder or file on the machine where the export was made, to find it from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_path: Option<PathBuf>,
     /// Revision of a hub id.
     pub revision: String,
+    /// The commit that the revision was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// `model_type` of the base model.
     pub model_type: String,
     /// What was learned.

@@ -185,6 +185,97 @@ fn what_a_result_cannot_do_is_refused_and_a_fault_of_the_rows_has_its_hint() {
     }
 }
 
+/// Runs the program in a folder, without the network.
+fn offline(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = program();
+    command.env("HF_HUB_OFFLINE", "1").current_dir(folder);
+    let output = command.args(arguments).output().unwrap();
+    (status(&output), stderr(&output))
+}
+
+#[test]
+fn a_base_model_named_by_a_relative_folder_is_found_from_elsewhere() {
+    let bench = Bench::new();
+    let model = bench.copy_of("bert");
+    let text = |path: &Path| path.display().to_string();
+    let recipe = text(&bench.file("recipe.yaml", &bench.recipe_text()));
+    let (out, rows) = (text(&bench.out()), text(&bench.path("validation.jsonl")));
+    let selected = [
+        "select", "--recipe", &recipe, "--model", "model", "--out", &out,
+    ];
+    let selected = offline(bench.root(), &selected);
+    assert_eq!(selected.0, 0, "{}", selected.1);
+    let config = fs::read_to_string(bench.out().join("adapter_config.json")).unwrap();
+    assert!(
+        config.contains("\"base_model_name_or_path\": \"model\""),
+        "{config}"
+    );
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let evaluate = |folder: &Path, extra: &[&str]| {
+        let arguments = ["eval", &out, "--data", &rows];
+        offline(folder, &[&arguments, extra].concat())
+    };
+    let (code, told) = evaluate(elsewhere.path(), &[]);
+    assert_eq!(code, 0, "{told}");
+    let (code, told) = offline(elsewhere.path(), &["merge", &out, "--out", "merged"]);
+    assert_eq!(code, 0, "{told}");
+
+    let moved = bench.path("moved");
+    fs::rename(&model, &moved).unwrap();
+    let (code, told) = evaluate(elsewhere.path(), &[]);
+    assert_eq!(code, 2, "{told}");
+    for part in ["the base model `model` is not there", "`--model`"] {
+        assert!(told.contains(part), "no `{part}` in: {told}");
+    }
+    let (code, told) = evaluate(elsewhere.path(), &["--model", &text(&moved)]);
+    assert_eq!(code, 0, "{told}");
+
+    // A result that was written before it said where its model is.
+    fs::rename(&moved, &model).unwrap();
+    let file = bench.out().join("autopeft.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let path = manifest
+        .as_object_mut()
+        .unwrap()
+        .remove("base_path")
+        .unwrap();
+    assert!(Path::new(path.as_str().unwrap()).is_absolute(), "{path}");
+    fs::write(&file, manifest.to_string()).unwrap();
+    let (code, told) = evaluate(bench.root(), &[]);
+    assert_eq!(code, 0, "{told}");
+}
+
+#[test]
+fn a_model_of_the_hub_is_used_at_the_commit_of_the_selection() {
+    let bench = Bench::new();
+    let (commit, later) = ("1".repeat(40), "2".repeat(40));
+    let repository = bench.path("cache/models--org--tiny");
+    let snapshots = repository.join("snapshots");
+    fs::create_dir_all(&snapshots).unwrap();
+    fs::create_dir(repository.join("refs")).unwrap();
+    fs::rename(bench.copy_of("bert"), snapshots.join(&commit)).unwrap();
+    fs::write(repository.join("refs/main"), &commit).unwrap();
+    let run = |arguments: &[String]| {
+        let mut command = program();
+        command.env("HF_HUB_CACHE", bench.path("cache"));
+        command.env("HF_HUB_OFFLINE", "1");
+        let output = command.args(arguments).output().unwrap();
+        (status(&output), stderr(&output))
+    };
+    let (code, told) = run(&arguments(&bench, &["--model", "org/tiny"]));
+    assert_eq!(code, 0, "{told}");
+
+    fs::write(repository.join("refs/main"), &later).unwrap();
+    let rows = bench.path("validation.jsonl").display().to_string();
+    let out = bench.out().display().to_string();
+    let evaluate = ["eval", &out, "--data", &rows, "--revision", "main"].map(String::from);
+    let (code, told) = run(&evaluate[..4]);
+    assert_eq!(code, 0, "{told}");
+    let (code, told) = run(&evaluate);
+    assert_eq!(code, 2, "{told}");
+}
+
 /// A full disk, as a limit on the size of files: the metrics fit, the weights do not. The signal of the limit is
 /// ignored, so that the write fails as one on a full disk does, with a part of the file already written.
 #[cfg(unix)]

@@ -17,7 +17,7 @@ use crate::progress::{Event, EventKind};
 /// When the result, its base model or the rows cannot be used.
 pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
     let recipe = args.recipe()?;
-    let adapted = super::open(&args.dir, &recipe, &args.compute)?;
+    let adapted = super::open(&args.dir, &recipe, &args.model, &args.compute)?;
     if args.generate.is_some() && !adapted.is_language() {
         return Err(Failure::new(
             "`--generate` is for language models, and this result has a head",

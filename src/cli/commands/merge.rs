@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::base::BaseModel;
 use crate::cli::args::MergeArgs;
 use crate::cli::table::count;
 use crate::cli::{ExitStatus, Printer, signals};
@@ -27,7 +26,7 @@ pub fn run(args: &MergeArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatu
     // Before a model is fetched.
     let inputs = pipeline::merge_inputs(&args.result, &recipe.model);
     OutputFolder::check(&args.out, args.force, &inputs)?;
-    let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {})?;
+    let base = super::open_base(&args.result, &recipe, &args.model)?;
     for note in &base.notes {
         printer.warn(note);
     }

@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 use autopeft_adapters::hardware;
 
-use super::args::{Command, ComputeArgs, RunArgs};
+use super::args::{Command, ComputeArgs, ModelArgs, RunArgs};
 use super::{ExitStatus, Failure, Printer, TerminalProgress, run_folder, signals};
 use crate::base::BaseModel;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::export::{Input, check_inputs};
 use crate::interrupt::Interrupt;
-use crate::pipeline::Adapted;
+use crate::pipeline::{self, Adapted};
 use crate::recipe::Recipe;
-use crate::report::{HeldOut, Stage};
+use crate::report::{HeldOut, Manifest, Stage};
 use crate::threads;
 
 /// Runs a command.
@@ -130,14 +130,30 @@ fn check_products() -> anyhow::Result<String> {
     hardware::products().map_err(|error| Failure::new(error.to_string()).hint(error.hint()).into())
 }
 
+/// Opens the base model of a result, or another one where the flags or its recipe name one.
+fn open_base(dir: &Path, recipe: &Recipe, flags: &ModelArgs) -> Result<BaseModel> {
+    let manifest = Manifest::read(dir)?;
+    if flags.model.is_some() || recipe.model != manifest.base_model {
+        return BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {});
+    }
+    let is_other = recipe.revision != manifest.revision || flags.revision.is_some();
+    let revision = is_other.then_some(recipe.revision.as_str());
+    pipeline::open_base(&manifest, revision, &mut |_| {})
+}
+
 /// Opens a result as its recipe, with the flags over it, says.
-fn open(dir: &Path, recipe: &Recipe, compute: &ComputeArgs) -> anyhow::Result<Adapted> {
+fn open(
+    dir: &Path,
+    recipe: &Recipe,
+    flags: &ModelArgs,
+    compute: &ComputeArgs,
+) -> anyhow::Result<Adapted> {
     use_threads(compute.threads)?;
     check_products()?;
     let device = device::open(recipe.device)?;
     let dtype = device::dtype(recipe.dtype, &device)?;
     let options = device::load_options(recipe.storage, false, dtype)?;
-    let base = BaseModel::open(&recipe.model, &recipe.revision, &mut |_| {})?;
+    let base = open_base(dir, recipe, flags)?;
     Ok(Adapted::open(
         dir,
         base.with_options(options)?,

@@ -22,7 +22,7 @@ use crate::recipe::Recipe;
 /// When the result, its base model or the rows cannot be used.
 pub fn run(args: &PredictArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus> {
     let recipe = args.recipe()?;
-    let adapted = super::open(&args.dir, &recipe, &args.compute)?;
+    let adapted = super::open(&args.dir, &recipe, &args.model, &args.compute)?;
     let source = match &args.data {
         Some(path) => Source::File(path.clone()),
         None => {
