@@ -184,7 +184,9 @@ fn exchange(new: &Path, target: &Path, place: &Path, replace: bool) -> Result<Op
     sync(new);
     let old = match content {
         Content::Nothing => None,
-        _ => Some(Aside::of(place, new).map_err(Error::io("moving", place))?),
+        Content::Result | Content::Foreign | Content::File => {
+            Some(Aside::of(place, new).map_err(Error::io("moving", place))?)
+        }
     };
     match settle(new, place) {
         Ok(()) => Ok(old),

@@ -69,8 +69,8 @@ pub struct MergedModel {
 ///
 /// # Errors
 /// [`Error::Conflict`] for a head that no class of `transformers` has, or a GGUF file as base model; those of
-/// [`OutputFolder::check`]; [`Error::NotVerified`] when the logits differ; [`Error::Stopped`] when a stop was asked for; and when `result` is none, does
-/// not fit the base model, or cannot be merged. Then `out` is as it was.
+/// [`OutputFolder::check`]; [`Error::NotVerified`] when the logits differ; [`Error::Stopped`] when a stop was asked for; and
+/// when `result` is none, does not fit the base model, or cannot be merged. Then `out` is as it was.
 pub fn merge(
     result: &Path,
     base: BaseModel,
