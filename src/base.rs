@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use autopeft_adapters::Adapters;
 use candle_core::{DType, Device};
+use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
+use crate::data::Labels;
 use crate::error::{Error, Result};
 use crate::hub::{self, HubOptions};
 use crate::models::checkpoint::Checkpoint;
@@ -35,6 +37,8 @@ pub struct BaseModel {
     pub notes: Vec<String>,
     /// How models keep their weights and activations.
     pub options: LoadOptions,
+    /// Where the heads of its models come from; one for another number of labels always starts at random.
+    pub head: HeadSource,
     checkpoint: Arc<Checkpoint>,
     source: Source,
     commit: Option<String>,
@@ -81,6 +85,7 @@ impl BaseModel {
                 text: TextFacts::default(),
                 notes: Vec::new(),
                 options: LoadOptions::default(),
+                head: HeadSource::default(),
                 checkpoint: Arc::new(
                     Checkpoint::from_bytes(quickstart::NAME, quickstart::WEIGHTS)
                         .map_err(ModelError::from)?,
@@ -110,6 +115,7 @@ impl BaseModel {
             tokenizer,
             notes: files.notes.clone(),
             options: LoadOptions::default(),
+            head: HeadSource::default(),
             checkpoint: Arc::new(Checkpoint::open_folder(&files.folder).map_err(ModelError::from)?),
             commit: match files.source {
                 hub::Source::Hub { commit, .. } => Some(commit),
@@ -135,6 +141,7 @@ impl BaseModel {
             text: gguf.text().try_into()?,
             notes: Vec::new(),
             options: LoadOptions::default(),
+            head: HeadSource::default(),
             checkpoint: Arc::new(Checkpoint::from_gguf(gguf).map_err(ModelError::from)?),
             source: Source::Gguf,
             commit: None,
@@ -253,8 +260,22 @@ impl BaseModel {
         self.checkpoint.num_parameters()
     }
 
-    /// A model with a head of its own: the checkpoint's where it has one for this number of labels,
-    /// otherwise a fresh one.
+    /// The labels of the checkpoint's head, as its `config.json` names them; `None` where it has no head, or only the
+    /// placeholders that `transformers` makes up.
+    pub fn labels_of_head(&self, pooling: Pooling) -> Option<Labels> {
+        let config: Map<String, Value> = serde_json::from_slice(&self.config_json().ok()?).ok()?;
+        // What is not usable names nothing.
+        let labels = Labels::from_id2label(config.get("id2label")?.as_object()?).ok()?;
+        let head = Head {
+            pooling,
+            ..Head::new(labels.len())
+        };
+        let is_named = !labels.is_placeholder() && head.is_in(&self.config, &self.checkpoint);
+        is_named.then_some(labels)
+    }
+
+    /// A model with a head of its own: the checkpoint's where it has one for this number of labels and [`Self::head`] says
+    /// so, otherwise a fresh one.
     ///
     /// # Errors
     /// When the checkpoint does not fit the configuration.
@@ -269,7 +290,7 @@ impl BaseModel {
         let head = Head {
             num_labels,
             pooling,
-            source: HeadSource::Checkpoint,
+            source: self.head,
         };
         let load = |head| {
             models::load_with(

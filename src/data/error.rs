@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{columns::Role, rows::BadRows};
+use super::{columns::Role, labels, rows::BadRows};
 
 /// A fault in the data, its files, or the way they are asked for.
 #[derive(Debug, thiserror::Error)]
@@ -333,6 +333,13 @@ impl DataError {
                 "-1 often marks rows without a label, as in the test files of GLUE: \
                  use `predict` for them"
             }
+            Self::UnseenLabel { label, known, .. }
+                if labels::integer(label).is_some()
+                    && known.iter().all(|name| labels::integer(name).is_none()) =>
+            {
+                "the known labels are names, which no file or checkpoint numbers: \
+                 write the names of the labels in place of numbers"
+            }
             Self::UnseenLabel { .. } => {
                 "correct the label, or add rows of that class to the training data"
             }
@@ -359,7 +366,7 @@ impl DataError {
 }
 
 /// Names in backticks, the first 20 of them.
-pub(super) fn list(names: &[String]) -> String {
+pub(crate) fn list(names: &[String]) -> String {
     struct Name<'a>(&'a str);
     impl fmt::Display for Name<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

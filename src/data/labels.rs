@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::DataError;
 
-/// Class names in order. Strings are sorted, integers are in numeric order.
+/// Class names in order. Without an order of their own, strings are sorted and integers are in numeric order.
 ///
 /// ```
 /// use autopeft::data::{LabelValue, Labels};
@@ -18,7 +18,21 @@ use super::DataError;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
-pub struct Labels(Vec<String>);
+pub struct Labels {
+    names: Vec<String>,
+    order: LabelOrder,
+}
+
+/// Whose order the classes are in. The list of names does not tell, so it is kept beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelOrder {
+    /// One in which no file or checkpoint numbers them, such as that of the alphabet: a number in a file stands for none.
+    #[default]
+    Unnumbered,
+    /// That of a file or checkpoint which numbers its classes: a number in a file stands for the class at its place.
+    Numbered,
+}
 
 /// A label as written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +59,7 @@ impl Labels {
         Self::try_from(names)
     }
 
-    /// The labels of a model's `config.json`, which maps `"0"`, `"1"`, … to names.
+    /// The labels of a model's `config.json`, which maps `"0"`, `"1"`, … to names, in its order.
     ///
     /// # Errors
     /// [`DataError::Labels`] if ids have gaps or names repeat.
@@ -62,56 +76,99 @@ impl Labels {
                     ))
                 })
         };
-        Self::try_from(
-            (0..id2label.len())
-                .map(name)
-                .collect::<Result<Vec<_>, _>>()?,
-        )
+        let names = (0..id2label.len())
+            .map(name)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::try_from(names)?.with_order(LabelOrder::Numbered))
+    }
+
+    /// The same names, said to be in this order.
+    pub fn with_order(self, order: LabelOrder) -> Self {
+        Self { order, ..self }
+    }
+
+    /// Whose order the names are in.
+    pub fn order(&self) -> LabelOrder {
+        self.order
+    }
+
+    /// These names, as they are spelled here, in the order of `others`; `None` where the two differ in more than the case
+    /// of letters.
+    ///
+    /// It is a numbered order where these names are numbered so, or are not numbered and `others` are.
+    pub fn in_order_of(&self, others: &Self) -> Option<Self> {
+        let counterpart = |other: &String| {
+            let exact = self.names.iter().find(|name| *name == other);
+            let folded = other.to_lowercase();
+            let mut alike = (self.names.iter()).filter(|name| name.to_lowercase() == folded);
+            exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+        };
+        let names: Option<Vec<String>> = (others.names.iter())
+            .map(|other| counterpart(other).cloned())
+            .collect();
+        let names = names.filter(|names| names.len() == self.len())?;
+        let order = match self.order {
+            LabelOrder::Numbered if names == self.names => LabelOrder::Numbered,
+            LabelOrder::Numbered => LabelOrder::Unnumbered,
+            LabelOrder::Unnumbered => others.order,
+        };
+        Some(Self::try_from(names).ok()?.with_order(order))
+    }
+
+    /// Whether these are the numbers 0, 1, … in this order.
+    pub fn are_places(&self) -> bool {
+        let mut names = self.names.iter().enumerate();
+        names.all(|(place, name)| *name == place.to_string())
     }
 
     /// These labels as the `id2label` of a `config.json`.
     pub fn to_id2label(&self) -> Map<String, Value> {
         let entry = |(id, name): (usize, &String)| (id.to_string(), Value::from(name.as_str()));
-        self.0.iter().enumerate().map(entry).collect()
+        self.names.iter().enumerate().map(entry).collect()
     }
 
     /// Whether these are the names `LABEL_0`, `LABEL_1`, … that `transformers` makes up.
     pub fn is_placeholder(&self) -> bool {
-        self.0
+        self.names
             .iter()
             .enumerate()
             .all(|(id, name)| *name == format!("LABEL_{id}"))
     }
 
-    /// The index of a label: by name; an integer also counts as an index where names are words.
+    /// The index of a label: by name; an integer also counts as an index where names are words in a numbered order.
     pub fn index_of(&self, value: &LabelValue) -> Option<usize> {
         let name = value.to_string();
-        if let Some(index) = self.0.iter().position(|known| *known == name) {
+        if let Some(index) = self.names.iter().position(|known| *known == name) {
             return Some(index);
         }
         let LabelValue::Integer(id) = value else {
             return None;
         };
-        let words = self.0.iter().all(|name| integer(name).is_none());
+        let has_places = self.order == LabelOrder::Numbered && self.are_words();
         usize::try_from(*id)
             .ok()
-            .filter(|id| words && *id < self.0.len())
+            .filter(|id| has_places && *id < self.len())
+    }
+
+    /// Whether no name is a number.
+    fn are_words(&self) -> bool {
+        self.names.iter().all(|name| integer(name).is_none())
     }
 
     /// The name of a class, if the index is one.
     pub fn name(&self, index: usize) -> Option<&str> {
-        self.0.get(index).map(String::as_str)
+        self.names.get(index).map(String::as_str)
     }
 
     /// All names in order.
     pub fn names(&self) -> &[String] {
-        &self.0
+        &self.names
     }
 
     /// The number of classes.
     #[expect(clippy::len_without_is_empty, reason = "there always is a label")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
 }
 
@@ -129,13 +186,16 @@ impl TryFrom<Vec<String>> for Labels {
                 super::error::list(&names)
             )));
         }
-        Ok(Self(names))
+        Ok(Self {
+            names,
+            order: LabelOrder::default(),
+        })
     }
 }
 
 impl From<Labels> for Vec<String> {
     fn from(labels: Labels) -> Self {
-        labels.0
+        labels.names
     }
 }
 
@@ -156,7 +216,7 @@ impl fmt::Display for LabelValue {
 }
 
 /// The integer a text is, if it is written the one usual way: `7`, not `07` or `+7`.
-fn integer(text: &str) -> Option<i64> {
+pub(super) fn integer(text: &str) -> Option<i64> {
     text.parse::<i64>()
         .ok()
         .filter(|value| value.to_string() == text)
@@ -190,21 +250,55 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_indices_only_where_names_are_words() {
-        let labels = words(&["neg", "pos"]);
+    fn integers_are_indices_only_where_names_are_words_in_a_numbered_order() {
+        // Alphabetical, in which no file has numbered them.
+        let labels = words(&["good", "poor"]);
+        assert_eq!(labels.index_of(&LabelValue::Integer(1)), None);
+        let labels = words(&["neg", "pos"]).with_order(LabelOrder::Numbered);
         assert_eq!(labels.index_of(&LabelValue::Integer(1)), Some(1));
         assert_eq!(labels.index_of(&LabelValue::Integer(2)), None);
         assert_eq!(labels.index_of(&LabelValue::Integer(-1)), None);
-        let labels = words(&["1", "2"]);
-        assert_eq!(labels.index_of(&LabelValue::Integer(1)), Some(0));
-        assert_eq!(labels.index_of(&LabelValue::Integer(0)), None);
+        for order in [LabelOrder::Unnumbered, LabelOrder::Numbered] {
+            let labels = words(&["1", "2"]).with_order(order);
+            assert_eq!(labels.index_of(&LabelValue::Integer(1)), Some(0));
+            assert_eq!(labels.index_of(&LabelValue::Integer(0)), None);
+        }
+    }
+
+    #[test]
+    fn names_take_the_order_of_others_that_differ_in_case_alone() {
+        let numbered = |names: &[&str]| words(names).with_order(LabelOrder::Numbered);
+        let head = numbered(&["ZGood", "poor"]);
+        let ordered = words(&["poor", "zgood"]).in_order_of(&head);
+        assert_eq!(ordered, Some(numbered(&["zgood", "poor"])));
+        // Both number their classes, and otherwise: then a number says nothing.
+        let ordered = numbered(&["poor", "zgood"]).in_order_of(&head);
+        assert_eq!(ordered, Some(words(&["zgood", "poor"])));
+        let same = numbered(&["zgood", "poor"]);
+        assert_eq!(same.in_order_of(&head), Some(same));
+        for other in [
+            &["poor", "good"][..],
+            &["poor", "zgood", "so so"],
+            &["poor", "Poor"],
+        ] {
+            assert_eq!(words(other).in_order_of(&head), None, "{other:?}");
+        }
+        let cases = words(&["A", "a"]);
+        assert_eq!(
+            cases.in_order_of(&numbered(&["a", "A"])),
+            Some(numbered(&["a", "A"]))
+        );
+        assert!(words(&["0", "1"]).are_places() && !words(&["1", "2"]).are_places());
     }
 
     #[test]
     fn config_labels_come_back_and_gaps_are_refused() {
         let config = json!({"0": "neg", "1": "pos"});
         let labels = Labels::from_id2label(config.as_object().expect("object")).expect("labels");
-        assert_eq!(labels, words(&["neg", "pos"]));
+        assert_eq!(
+            labels,
+            words(&["neg", "pos"]).with_order(LabelOrder::Numbered)
+        );
         assert_eq!(Value::Object(labels.to_id2label()), config);
         for gap in [
             json!({"0": "a", "2": "b"}),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     DataError,
     columns::{ColumnNames, Columns},
-    labels::{LabelValue, Labels},
+    labels::{LabelOrder, LabelValue, Labels},
     rows::{self, BadRows, LabelKind, RawLabel, Row},
     source::Source,
     split,
@@ -28,6 +28,8 @@ pub struct DataSpec {
     pub kind: LabelKind,
     /// The classes if they are known, such as those of a trained model; `None` learns them.
     pub labels: Option<Labels>,
+    /// The labels of the outputs that the model has; their order is taken where the rows have the same ones.
+    pub outputs: Option<Labels>,
     /// Leave out rows that cannot be used, and count them, instead of refusing the file.
     pub skip_bad_rows: bool,
     /// Use at most this many rows of the training source (before validation rows are cut off).
@@ -110,6 +112,7 @@ impl DataSpec {
             columns: ColumnNames::default(),
             kind: LabelKind::default(),
             labels: None,
+            outputs: None,
             skip_bad_rows: false,
             max_rows: None,
             seed: 0,
@@ -132,7 +135,13 @@ pub fn load(spec: &DataSpec) -> Result<Dataset, DataError> {
     let (rows, bad) = rows::read(&table, &columns, spec.kind, spec.skip_bad_rows)?;
     let labels = match &spec.labels {
         Some(labels) => labels.clone(),
-        None => learn_labels(&table, &columns, &rows)?,
+        None => {
+            let labels = learn_labels(&table, &columns, &rows)?;
+            let outputs = spec.outputs.as_ref();
+            outputs
+                .and_then(|outputs| labels.in_order_of(outputs))
+                .unwrap_or(labels)
+        }
     };
     let mut train = index(&table, rows, &labels)?;
     let file = table.file.clone();
@@ -270,7 +279,7 @@ fn learn_labels(table: &Table<'_>, columns: &Columns, rows: &[Row]) -> Result<La
         .as_deref()
         .and_then(|label| table.class_names(label))
     {
-        Some(names) => Labels::try_from(names),
+        Some(names) => Ok(Labels::try_from(names)?.with_order(LabelOrder::Numbered)),
         None => {
             let mut outputs = 0;
             let mut values = Vec::new();

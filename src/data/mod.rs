@@ -38,7 +38,8 @@ pub use batch::{Batch, Padding, collate, collate_many};
 pub use columns::{ColumnNames, Columns, Role};
 pub use encode::{Encoded, EncodedRow, encode};
 pub use error::DataError;
-pub use labels::{LabelValue, Labels};
+pub(crate) use error::list;
+pub use labels::{LabelOrder, LabelValue, Labels};
 pub use load::{
     DataSpec, Dataset, Example, Loaded, Validation, class_counts, load, load_labelled,
     load_targets, load_unlabelled,

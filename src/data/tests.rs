@@ -478,6 +478,7 @@ fn given_validation_rows_are_used_as_they_are() {
 #[test]
 fn known_labels_decide_the_indices() {
     let known = Labels::try_from(vec!["y".to_string(), "x".to_string()]).expect("labels");
+    let known = known.with_order(LabelOrder::Numbered);
     let data = load_with("f.csv", FOUR, |spec| spec.labels = Some(known.clone())).expect("data");
     assert_eq!(data.labels, known);
     assert_eq!(rows(&data)[0], "2:a=x");
@@ -487,6 +488,38 @@ fn known_labels_decide_the_indices() {
         loaded.rows.iter().map(Example::class).collect::<Vec<_>>(),
         [Some(1), Some(0)]
     );
+    // An order that is not the file's own: 1 would be whatever comes second in the alphabet.
+    let sorted = known.with_order(LabelOrder::Unnumbered);
+    let error = load_labelled(&source, &ColumnNames::default(), &sorted, false).expect_err("names");
+    assert!(
+        matches!(&error, DataError::UnseenLabel { label, count: 2, .. } if label == "1"),
+        "{error}"
+    );
+    assert!(
+        error.hint().is_some_and(|hint| hint.contains("numbers")),
+        "{error}"
+    );
+}
+
+#[test]
+fn labels_take_the_order_of_the_models_outputs_where_they_are_the_same() {
+    let outputs = |names: [&str; 2]| {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let labels = Labels::try_from(names).expect("labels");
+        labels.with_order(LabelOrder::Numbered)
+    };
+    let load = |names| {
+        let with = |spec: &mut DataSpec| spec.outputs = Some(outputs(names));
+        load_with("f.csv", FOUR, with).expect("data")
+    };
+    let data = load(["Y", "X"]);
+    assert_eq!(data.labels, outputs(["y", "x"]));
+    assert_eq!(rows(&data), ["2:a=x", "3:b=y", "4:c=x", "5:d=y"]);
+    let classes: Vec<_> = data.train.iter().map(Example::class).collect();
+    assert!(classes.contains(&Some(0)) && classes.contains(&Some(1)));
+    // Others keep the rows' own.
+    assert_eq!(load(["z", "x"]).labels.names(), ["x", "y"]);
+    assert_eq!(load(["z", "x"]).labels.order(), LabelOrder::Unnumbered);
 }
 
 #[test]

@@ -31,19 +31,29 @@ impl Head {
         }
     }
 
+    /// Whether the checkpoint has weights for this head.
+    pub fn is_in(self, config: &Config, checkpoint: &Checkpoint) -> bool {
+        checkpoint.shape(self.weight(config)) == Some(&[self.num_labels, config.hidden_size])
+    }
+
+    /// Name of the weight that has a row for each label.
+    fn weight(self, config: &Config) -> &'static str {
+        match (config.family, self.pooling) {
+            (Family::Roberta, Pooling::Default) => "classifier.out_proj.weight",
+            (Family::Llama | Family::Gpt2 | Family::GptNeoX, Pooling::Default) => "score.weight",
+            (Family::Bert | Family::DistilBert, Pooling::Default) | (_, Pooling::Mean) => {
+                "classifier.weight"
+            }
+        }
+    }
+
     /// Refuses a checkpoint whose head is for another number of labels.
     pub(super) fn check(self, config: &Config, checkpoint: &Checkpoint) -> Result<(), ModelError> {
         if self.num_labels == 0 {
             let faults = vec!["the task has no labels".to_string()];
             return Err(ModelError::Config { faults });
         }
-        let name = match (config.family, self.pooling) {
-            (Family::Roberta, Pooling::Default) => "classifier.out_proj.weight",
-            (Family::Llama | Family::Gpt2 | Family::GptNeoX, Pooling::Default) => "score.weight",
-            (Family::Bert | Family::DistilBert, Pooling::Default) | (_, Pooling::Mean) => {
-                "classifier.weight"
-            }
-        };
+        let name = self.weight(config);
         let expected = [self.num_labels, config.hidden_size];
         match (self.source, checkpoint.shape(name)) {
             (HeadSource::Checkpoint, Some(got)) if got != expected => Err(ModelError::HeadShape {

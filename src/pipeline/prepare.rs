@@ -146,9 +146,10 @@ impl Opened {
         let Self {
             device,
             dtype,
-            base,
+            mut base,
             max_length,
         } = self;
+        base.head = data.head;
         let adapters = Adapters::superset(superset, recipe.seed);
         let labels = data.labels.as_ref().map(Labels::len);
         let model = objective(

@@ -1,5 +1,6 @@
 //! The rows of the recipe's task as token numbers, whatever the task is.
 
+use super::prepare::pooling;
 use super::recorder::Recorder;
 use crate::base::BaseModel;
 use crate::data::language::{
@@ -8,8 +9,10 @@ use crate::data::language::{
 };
 use crate::data::{
     self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Source,
+    list,
 };
 use crate::error::Result;
+use crate::models::HeadSource;
 use crate::progress::Progress;
 use crate::quickstart;
 use crate::recipe::{self, Recipe, TaskKind};
@@ -28,6 +31,8 @@ pub struct TaskRows {
     pub validation: Encoded,
     /// Names of the outputs: classes, labels, or numbers. A language model has none.
     pub labels: Option<Labels>,
+    /// Where a head for these labels comes from.
+    pub head: HeadSource,
     /// Whether rows are pairs of texts.
     pub pairs: bool,
     /// Whether rows are prompts with completions.
@@ -66,14 +71,20 @@ impl TaskRows {
                 packed,
                 validation,
                 labels: None,
+                head: HeadSource::default(),
                 pairs: false,
                 prompts: matches!(passages.columns, PassageColumns::Completion(..)),
                 skipped: total(&passages.skipped),
             });
         }
-        let dataset = data::load(&data_spec(recipe))?;
+        let outputs = labels_of_head(recipe, base);
+        let dataset = data::load(&DataSpec {
+            outputs: outputs.clone(),
+            ..data_spec(recipe)
+        })?;
         tell(&dataset, progress);
         Ok(Self {
+            head: head_for(&dataset.labels, outputs.as_ref(), progress),
             train: data::encode(&base.tokenizer, &dataset.train, max_length)?,
             packed: None,
             validation: data::encode(&base.tokenizer, &dataset.validation, max_length)?,
@@ -93,11 +104,21 @@ impl TaskRows {
     /// No rows to learn from, for a head with these labels. A few of the embedded texts stand in for held-out rows, without a
     /// target, so that there is something on which two models can be compared.
     pub(super) fn untaught(
+        recipe: &Recipe,
         base: &BaseModel,
         labels: Option<Labels>,
         pairs: bool,
         max_length: usize,
+        progress: &dyn Progress,
     ) -> Result<Self> {
+        let outputs = labels_of_head(recipe, base);
+        let in_order = |labels: Labels| {
+            let outputs = outputs.as_ref();
+            outputs
+                .and_then(|outputs| labels.in_order_of(outputs))
+                .unwrap_or(labels)
+        };
+        let labels = labels.map(in_order);
         let texts =
             data::load_unlabelled(&quickstart::validation(), &ColumnNames::default(), false)?;
         let example = |(text, next): (&Example, &Example)| Example {
@@ -115,6 +136,9 @@ impl TaskRows {
             train: Encoded::default(),
             packed: None,
             validation: data::encode(&base.tokenizer, &examples, max_length)?,
+            head: labels.as_ref().map_or_else(HeadSource::default, |labels| {
+                head_for(labels, outputs.as_ref(), progress)
+            }),
             labels,
             pairs,
             prompts: false,
@@ -125,6 +149,38 @@ impl TaskRows {
     /// Names of the outputs.
     pub fn label_names(&self) -> &[String] {
         self.labels.as_ref().map_or(&[], Labels::names)
+    }
+}
+
+/// The labels of the checkpoint's head; the outputs of a regression have no names.
+fn labels_of_head(recipe: &Recipe, base: &BaseModel) -> Option<Labels> {
+    match label_kind(recipe.task.kind) {
+        LabelKind::OneOfMany | LabelKind::AnyOfMany => {
+            base.labels_of_head(pooling(recipe.task.pooling))
+        }
+        LabelKind::Numbers => None,
+    }
+}
+
+/// Whether the checkpoint's head, whose outputs these are, serves the labels in their order, which is told where it is a guess.
+fn head_for(labels: &Labels, outputs: Option<&Labels>, progress: &dyn Progress) -> HeadSource {
+    let Some(outputs) = outputs.filter(|outputs| outputs.len() == labels.len()) else {
+        return HeadSource::Checkpoint;
+    };
+    let is_same = (labels.in_order_of(outputs)).is_some_and(|same| same.names() == labels.names());
+    let named = list(outputs.names());
+    if is_same {
+        HeadSource::Checkpoint
+    } else if labels.are_places() || labels.is_placeholder() {
+        progress.note(&format!(
+            "the labels of the rows number the outputs of the checkpoint's head: {named}"
+        ));
+        HeadSource::Checkpoint
+    } else {
+        progress.warn(&format!(
+            "the checkpoint's head is for other labels ({named}), so a fresh one takes its place"
+        ));
+        HeadSource::Fresh
     }
 }
 
@@ -217,6 +273,7 @@ fn data_spec(recipe: &Recipe) -> DataSpec {
         },
         kind: label_kind(recipe.task.kind),
         labels: None,
+        outputs: None,
         skip_bad_rows: data.skip_bad_rows,
         max_rows: data.max_rows,
         seed: recipe.seed,

@@ -175,10 +175,12 @@ fn prepare<'r>(
         Training::None => TaskRows {
             prompts: origin.manifest.prompts,
             ..TaskRows::untaught(
+                recipe,
                 &opened.base,
                 labels(origin, recipe)?,
                 origin.manifest.pairs,
                 opened.max_length,
+                recorder.progress,
             )?
         },
     };

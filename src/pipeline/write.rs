@@ -9,7 +9,7 @@ use serde_json::json;
 use super::measure::Measured;
 use super::prepare::{Prepared, objective};
 use super::recorder::Recorder;
-use crate::data::{Encoded, Labels};
+use crate::data::{Encoded, LabelOrder, Labels};
 use crate::error::{Error, Result};
 use crate::export::{AdapterOptions, OutputFolder, TOLERANCE, largest_difference, write_adapter};
 use crate::progress::EventKind;
@@ -89,6 +89,8 @@ pub fn run(
         model_type: prepared.base.config.model_type.clone(),
         task: recipe.task.kind,
         labels: prepared.data.labels.clone(),
+        label_order: (prepared.data.labels.as_ref())
+            .map_or_else(LabelOrder::default, Labels::order),
         pooling: recipe.task.pooling,
         max_length: prepared.max_length,
         target: recipe.export.target,

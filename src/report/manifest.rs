@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Labels;
+use crate::data::{LabelOrder, Labels};
 use crate::error::{Error, Result};
 use crate::recipe::{Pooling, Target, TaskKind};
 
@@ -35,6 +35,9 @@ pub struct Manifest {
     pub task: TaskKind,
     /// Names of the outputs, by number; a language model has none.
     pub labels: Option<Labels>,
+    /// Whose order the labels are in.
+    #[serde(default)]
+    pub label_order: LabelOrder,
     /// How the encoder's output becomes one vector.
     pub pooling: Pooling,
     /// Tokens a row is cut to.
@@ -64,10 +67,12 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
         let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-        let manifest: Self = serde_json::from_str(&text).map_err(|error| Error::Malformed {
+        let mut manifest: Self = serde_json::from_str(&text).map_err(|error| Error::Malformed {
             path: path.clone(),
             reason: error.to_string(),
         })?;
+        let order = manifest.label_order;
+        manifest.labels = manifest.labels.map(|labels| labels.with_order(order));
         if manifest.schema != SCHEMA {
             return Err(Error::Malformed {
                 path,

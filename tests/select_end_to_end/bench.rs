@@ -233,6 +233,8 @@ pub fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 pub struct Listener {
     /// Stages that started, in order.
     pub stages: Mutex<Vec<String>>,
+    /// Notes and warnings, in order.
+    pub told: Mutex<Vec<String>>,
     /// Raised in the step of this number of the stage of this name.
     pub stop: Option<(&'static str, usize, Interrupt)>,
 }
@@ -273,9 +275,13 @@ impl Progress for Listener {
 
     fn finish(&self) {}
 
-    fn note(&self, _: &str) {}
+    fn note(&self, text: &str) {
+        self.told.lock().unwrap().push(text.to_string());
+    }
 
-    fn warn(&self, _: &str) {}
+    fn warn(&self, text: &str) {
+        self.told.lock().unwrap().push(format!("warning: {text}"));
+    }
 
     fn event(&self, _: &Event) {}
 }

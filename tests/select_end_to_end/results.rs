@@ -3,16 +3,16 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 
-use autopeft::data::{ColumnNames, Source, load_labelled};
+use autopeft::data::{ColumnNames, LabelOrder, Source, load_labelled};
 use autopeft::interrupt::Interrupt;
 use autopeft::pipeline::select;
 use autopeft::progress::Silent;
 use autopeft::recipe::Recipe;
-use autopeft::report::{SelectionReport, Stage};
+use autopeft::report::{Manifest, SelectionReport, Stage};
 use autopeft_adapters::Kind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, fixture, names, opened};
+use crate::bench::{Bench, Listener, fixture, names, opened, rows};
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
@@ -270,4 +270,72 @@ fn a_target_leaves_out_what_it_cannot_hold_from_the_start() {
         assert_eq!(bench.out().join("adapter_config.json").is_file(), is_peft);
         assert_eq!(bench.out().join("bottleneck").is_dir(), !is_peft);
     }
+}
+
+/// Labels, the loss before any training and what was told, where the head's outputs have these names.
+fn with_outputs(bench: &Bench, names: [&str; 3], seed: u64) -> (Vec<String>, f64, Vec<String>) {
+    let path = bench.path("model").join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["id2label"] = json!({"0": names[0], "1": names[1], "2": names[2]});
+    fs::write(&path, config.to_string()).unwrap();
+    let model = format!("model={}", bench.path("model").display());
+    let seed = format!("seed={seed}");
+    let listener = Listener::default();
+    let settings = [&model, &seed, "export.force=true"];
+    let outcome = bench.select_with(&settings, &listener, &Interrupt::default());
+    let report = outcome.unwrap().report;
+    let first = report.held_out.first().unwrap();
+    assert_eq!((first.stage, first.steps), (Stage::Untrained, 0));
+    let mut told = listener.told.lock().unwrap().clone();
+    told.retain(|line| line.contains("head"));
+    (report.data.labels, first.evaluation.loss, told)
+}
+
+#[test]
+fn the_checkpoints_own_head_serves_the_labels_it_is_for() {
+    let bench = Bench::new();
+    bench.copy_of("bert");
+    let (labels, loss, told) = with_outputs(&bench, ["Positive", "negative", "NEUTRAL"], 0);
+    assert_eq!(labels, ["positive", "negative", "neutral"]);
+    assert!(told.is_empty(), "{told:?}");
+    let manifest = Manifest::read(&bench.out()).unwrap();
+    assert_eq!(manifest.label_names(), labels);
+    assert_eq!(manifest.labels.unwrap().order(), LabelOrder::Numbered);
+    let (_, again, _) = with_outputs(&bench, ["Positive", "negative", "NEUTRAL"], 1);
+    assert_eq!(again, loss, "a head that was drawn");
+    let (_, other, _) = with_outputs(&bench, ["negative", "neutral", "positive"], 0);
+    assert!((other - loss).abs() > 1e-4, "{other} {loss}");
+    let (labels, placeholders, told) = with_outputs(&bench, ["LABEL_0", "LABEL_1", "LABEL_2"], 0);
+    assert_eq!(labels, ["negative", "neutral", "positive"]);
+    assert_eq!((placeholders, told.len()), (other, 0));
+}
+
+#[test]
+fn a_head_for_other_labels_is_replaced_and_said_to_be() {
+    let bench = Bench::new();
+    bench.copy_of("bert");
+    let (labels, loss, told) = with_outputs(&bench, ["angry", "happy", "sad"], 0);
+    assert_eq!(labels, ["negative", "neutral", "positive"]);
+    assert!(
+        matches!(told.as_slice(), [line] if line.starts_with("warning: ") && line.contains("`angry`")),
+        "{told:?}"
+    );
+    let (_, other, _) = with_outputs(&bench, ["angry", "happy", "sad"], 1);
+    assert_ne!(other, loss);
+    // Labels that are numbers from 0 are the numbers of the outputs.
+    for name in ["train.jsonl", "validation.jsonl"] {
+        let mut text = rows(if name.starts_with('t') { 24 } else { 12 });
+        for (number, label) in ["negative", "neutral", "positive"].iter().enumerate() {
+            text = text.replace(&format!("\"{label}\""), &number.to_string());
+        }
+        bench.file(name, &text);
+    }
+    let (labels, loss, told) = with_outputs(&bench, ["angry", "happy", "sad"], 0);
+    assert_eq!(labels, ["0", "1", "2"]);
+    assert!(
+        matches!(told.as_slice(), [line] if line.contains("number the outputs")),
+        "{told:?}"
+    );
+    let (_, again, _) = with_outputs(&bench, ["angry", "happy", "sad"], 1);
+    assert_eq!(again, loss);
 }
