@@ -700,3 +700,73 @@ fn messages_of_a_parquet_file_are_lists_of_structures() {
         .collect();
     assert_eq!(turns, [2, 1]);
 }
+
+#[test]
+fn the_input_of_an_instruction_is_part_of_the_prompt() {
+    use super::language::{Content, PassageNames, PassageSpec, load_passages, read_passages};
+
+    let rows = b"{\"instruction\": \"Add.\", \"input\": \"1 and 2\", \"output\": \"3\"}\n\
+                 {\"instruction\": \"Greet.\", \"input\": \"\", \"output\": \"Hi\"}\n\
+                 {\"instruction\": \"Part.\", \"input\": null, \"output\": \"Bye\"}\n";
+    let source = Source::embedded("m", Format::JsonLines, rows);
+    let contents = |names: &PassageNames, with_completion| {
+        let (passages, ..) =
+            read_passages(&source, names, with_completion, false).expect("passages");
+        let contents = passages.into_iter().map(|passage| passage.content);
+        contents.collect::<Vec<Content>>()
+    };
+    let expected = [("Add.\n1 and 2", "3"), ("Greet.", "Hi"), ("Part.", "Bye")];
+    let expected = expected.map(|(p, c)| Content::Completion(p.into(), Some(c.into())));
+    assert_eq!(contents(&PassageNames::default(), true), expected);
+    let named = PassageNames {
+        prompt: Some("instruction".into()),
+        ..PassageNames::default()
+    };
+    assert_eq!(
+        contents(&named, true)[0],
+        Content::Completion("Add.".into(), Some("3".into()))
+    );
+    // Validation rows are read as the training rows are; they need no such column.
+    let other = b"{\"instruction\": \"Add.\", \"output\": \"3\"}\n";
+    for validation in [
+        source.clone(),
+        Source::embedded("v", Format::JsonLines, other),
+    ] {
+        let has_input = validation == source;
+        let spec = PassageSpec {
+            train: source.clone(),
+            validation: Some(validation),
+            validation_share: 0.1,
+            columns: PassageNames::default(),
+            skip_bad_rows: false,
+            max_rows: None,
+            seed: 0,
+        };
+        let passages = load_passages(&spec).expect("passages");
+        let expected = if has_input { "Add.\n1 and 2" } else { "Add." };
+        assert_eq!(
+            passages.validation[0].content,
+            Content::Completion(expected.into(), Some("3".into()))
+        );
+    }
+    // A prompt alone, to be answered.
+    let source = Source::embedded(
+        "m",
+        Format::Csv,
+        b"instruction,input\nAdd.,1 and 2\nGreet.,\n",
+    );
+    let (passages, columns, _) =
+        read_passages(&source, &PassageNames::default(), false, false).expect("passages");
+    assert_eq!(
+        columns.to_string(),
+        "prompt from `instruction` with `input`"
+    );
+    assert_eq!(
+        passages[0].content,
+        Content::Completion("Add.\n1 and 2".into(), None)
+    );
+    assert_eq!(
+        passages[1].content,
+        Content::Completion("Greet.".into(), None)
+    );
+}

@@ -4,8 +4,7 @@ use super::prepare::pooling;
 use super::recorder::Recorder;
 use crate::base::BaseModel;
 use crate::data::language::{
-    self, Learned, PassageColumns, PassageEncoder, PassageNames, PassageSpec, Passages,
-    load_passages,
+    self, Learned, PassageEncoder, PassageNames, PassageSpec, Passages, load_passages,
 };
 use crate::data::{
     self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Source,
@@ -73,7 +72,7 @@ impl TaskRows {
                 labels: None,
                 head: HeadSource::default(),
                 pairs: false,
-                prompts: matches!(passages.columns, PassageColumns::Completion(..)),
+                prompts: passages.columns.are_prompts(),
                 skipped: total(&passages.skipped),
             });
         }
@@ -214,6 +213,7 @@ pub fn passage_names(recipe: &Recipe) -> PassageNames {
     PassageNames {
         text: data.text_column.clone(),
         prompt: data.prompt_column.clone(),
+        input: None,
         completion: data.completion_column.clone(),
         messages: data.messages_column.clone(),
     }

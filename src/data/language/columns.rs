@@ -26,6 +26,8 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("source", "target"),
     ("meaning_representation", "human_reference"),
 ];
+/// Name of a prompt that may have a text to be worked on beside it, and the names of that text's column, in lower case.
+const TASK: (&str, &[&str]) = ("instruction", &["input", "context"]);
 /// Names of a column of one text, in lower case.
 const TEXT: &[&str] = &["text", "content", "document", "story", "article"];
 /// Name of the column of the tools of a conversation.
@@ -36,8 +38,10 @@ const TOOLS: &str = "tools";
 pub struct PassageNames {
     /// The text column.
     pub text: Option<String>,
-    /// The column of prompts.
+    /// The column of prompts, which are that column alone.
     pub prompt: Option<String>,
+    /// The column of what stands below the prompt in rows that have it; used with `prompt`, where the file has it.
+    pub input: Option<String>,
     /// The column of completions.
     pub completion: Option<String>,
     /// The column of messages.
@@ -52,6 +56,8 @@ pub enum PassageColumns {
     Text(String),
     /// A prompt and what follows it; without the second where completions were not asked for.
     Completion(String, Option<String>),
+    /// An instruction, the text that it is about, which may be empty, and what follows the two.
+    Instruction(String, String, Option<String>),
     /// A list of messages, and a list of tools.
     Messages(String, Option<String>),
 }
@@ -98,7 +104,11 @@ impl PassageColumns {
             if with_completion && completion.is_none() {
                 return Err(none(file, Role::Completion, columns));
             }
-            return Ok(Self::Completion(prompt, completion));
+            let input = names.input.as_ref().filter(|name| columns.contains(name));
+            return Ok(match input.cloned() {
+                Some(input) => Self::Instruction(prompt, input, completion),
+                None => Self::Completion(prompt, completion),
+            });
         }
         Self::by_convention(file, columns, tools, with_completion)
     }
@@ -124,14 +134,14 @@ impl PassageColumns {
                 // An `instruction` with an `input` and an `output` is one task, not two.
                 Some(completion) if !prompts.contains(&prompt) && !taken(&found, completion) => {
                     prompts.push(prompt);
-                    found.push(Self::Completion(prompt.clone(), Some(completion.clone())));
+                    found.push(Self::prompt(columns, prompt, Some(completion)));
                 }
                 _ => {}
             }
         }
         if found.is_empty() && !with_completion {
             let alone = COMPLETIONS.iter().find_map(|(prompt, _)| find(prompt));
-            found.extend(alone.map(|prompt| Self::Completion(prompt.clone(), None)));
+            found.extend(alone.map(|prompt| Self::prompt(columns, prompt, None)));
         }
         if found.is_empty() {
             let texts = TEXT.iter().filter_map(|name| find(name));
@@ -147,6 +157,29 @@ impl PassageColumns {
         }
     }
 
+    /// A prompt found by convention, with the text beside it that belongs to it.
+    fn prompt(columns: &[String], prompt: &str, completion: Option<&String>) -> Self {
+        let (task, inputs) = TASK;
+        let mut inputs = inputs.iter().filter(|_| prompt.to_lowercase() == task);
+        let input = inputs.find_map(|name| {
+            let mut columns = columns.iter();
+            columns.find(|column| column.to_lowercase() == *name)
+        });
+        let completion = completion.cloned();
+        match input {
+            Some(input) => Self::Instruction(prompt.to_string(), input.clone(), completion),
+            None => Self::Completion(prompt.to_string(), completion),
+        }
+    }
+
+    /// Whether rows are prompts that something follows.
+    pub fn are_prompts(&self) -> bool {
+        match self {
+            Self::Completion(..) | Self::Instruction(..) => true,
+            Self::Text(_) | Self::Messages(..) => false,
+        }
+    }
+
     /// The columns, in the order in which they are read.
     pub fn used(&self) -> Vec<&str> {
         match self {
@@ -154,6 +187,12 @@ impl PassageColumns {
             Self::Completion(first, second) | Self::Messages(first, second) => {
                 std::iter::once(first.as_str())
                     .chain(second.as_deref())
+                    .collect()
+            }
+            Self::Instruction(instruction, input, completion) => {
+                [instruction.as_str(), input.as_str()]
+                    .into_iter()
+                    .chain(completion.as_deref())
                     .collect()
             }
         }
@@ -168,6 +207,11 @@ impl PassageColumns {
                 names.prompt = Some(prompt.clone());
                 names.completion.clone_from(completion);
             }
+            Self::Instruction(instruction, input, completion) => {
+                names.prompt = Some(instruction.clone());
+                names.input = Some(input.clone());
+                names.completion.clone_from(completion);
+            }
             Self::Messages(messages, _) => names.messages = Some(messages.clone()),
         }
         names
@@ -177,7 +221,7 @@ impl PassageColumns {
 fn taken(found: &[PassageColumns], completion: &str) -> bool {
     found
         .iter()
-        .any(|columns| matches!(columns, PassageColumns::Completion(_, Some(known)) if known == completion))
+        .any(|columns| columns.are_prompts() && columns.used().last() == Some(&completion))
 }
 
 fn none(file: &str, role: Role, columns: &[String]) -> DataError {
@@ -197,6 +241,13 @@ impl fmt::Display for PassageColumns {
             Self::Completion(prompt, Some(completion)) => {
                 write!(f, "prompt from `{prompt}`, completion from `{completion}`")
             }
+            Self::Instruction(instruction, input, None) => {
+                write!(f, "prompt from `{instruction}` with `{input}`")
+            }
+            Self::Instruction(instruction, input, Some(completion)) => write!(
+                f,
+                "prompt from `{instruction}` with `{input}`, completion from `{completion}`"
+            ),
             Self::Messages(messages, None) => write!(f, "messages from `{messages}`"),
             Self::Messages(messages, Some(tools)) => {
                 write!(f, "messages from `{messages}`, tools from `{tools}`")
@@ -225,7 +276,19 @@ mod tests {
             ),
             (
                 vec!["instruction", "input", "output"],
+                "prompt from `instruction` with `input`, completion from `output`",
+            ),
+            (
+                vec!["instruction", "context", "response", "category"],
+                "prompt from `instruction` with `context`, completion from `response`",
+            ),
+            (
+                vec!["instruction", "output"],
                 "prompt from `instruction`, completion from `output`",
+            ),
+            (
+                vec!["input", "output"],
+                "prompt from `input`, completion from `output`",
             ),
             (
                 vec!["messages", "tools", "prompt"],
@@ -237,6 +300,18 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[test]
+    fn a_named_prompt_is_exactly_that_column() {
+        let names = PassageNames {
+            prompt: Some("instruction".into()),
+            ..PassageNames::default()
+        };
+        assert_eq!(
+            choose(&["instruction", "input", "output"], &names).unwrap(),
+            "prompt from `instruction`, completion from `output`"
+        );
     }
 
     #[test]

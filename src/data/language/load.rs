@@ -177,6 +177,19 @@ fn content(cells: Vec<Cell>, columns: &PassageColumns) -> Result<Content, String
             let completion = completion.as_ref().map(|name| text(next(), name));
             Content::Completion(prompt, completion.transpose()?)
         }
+        PassageColumns::Instruction(instruction, input, completion) => {
+            let mut prompt = text(next(), instruction)?;
+            match next() {
+                Cell::Missing => {}
+                Cell::Text(empty) | Cell::Untyped(empty) if empty.trim().is_empty() => {}
+                cell => {
+                    prompt.push('\n');
+                    prompt.push_str(&text(cell, input)?);
+                }
+            }
+            let completion = completion.as_ref().map(|name| text(next(), name));
+            Content::Completion(prompt, completion.transpose()?)
+        }
         PassageColumns::Messages(messages, tools) => {
             let messages = json(next(), messages)?
                 .ok_or_else(|| format!("`{messages}` is missing or empty"))?;
