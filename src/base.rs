@@ -8,7 +8,7 @@ use std::sync::Arc;
 use autopeft_adapters::Adapters;
 use candle_core::{DType, Device};
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
+use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::data::Labels;
 use crate::error::{Error, Result};
@@ -358,9 +358,21 @@ fn gguf_file(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
+/// A tokenizer that neither pads nor cuts, whatever its file says; from which side rows are cut is kept.
 fn tokenizer(path: &str, bytes: &[u8]) -> Result<Tokenizer> {
-    Tokenizer::from_bytes(bytes).map_err(|error| Error::Tokenizer {
+    let failed = |error: tokenizers::Error| Error::Tokenizer {
         path: path.to_string(),
         reason: error.to_string(),
-    })
+    };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
+    let side = tokenizer.get_truncation().map(|stored| stored.direction);
+    tokenizer.with_padding(None);
+    tokenizer
+        .with_truncation(side.map(|direction| TruncationParams {
+            direction,
+            max_length: usize::MAX,
+            ..TruncationParams::default()
+        }))
+        .map_err(failed)?;
+    Ok(tokenizer)
 }

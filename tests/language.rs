@@ -11,8 +11,9 @@ mod device;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use autopeft::base::BaseModel;
 use autopeft::data::language::{Content, Learned, Passage, PassageEncoder, pack};
-use autopeft::data::{Batch, Encoded, Padding, Target, collate};
+use autopeft::data::{self, Batch, Encoded, Example, Padding, Target, collate};
 use autopeft::generate::{Sampler, SamplerOptions, Stop, generate};
 use autopeft::models::checkpoint::Checkpoint;
 use autopeft::models::{self, CausalLm, Config, Inputs};
@@ -65,6 +66,61 @@ fn encoded(learned: Learned) -> Encoded {
         max_length: 64,
     };
     encoder.encode(&passages()).unwrap()
+}
+
+/// `tokenizer.json` may hold how its last user padded and cut; that is no part of the model.
+#[test]
+fn what_a_tokenizers_file_says_of_padding_and_length_is_left_alone() {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let path = copy.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut stored: serde_json::Value = serde_json::from_str(&text).unwrap();
+    stored["truncation"] = serde_json::json!({
+        "direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0
+    });
+    stored["padding"] = serde_json::json!({
+        "strategy": {"Fixed": 24}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 2, "pad_type_id": 0, "pad_token": "</s>"
+    });
+    std::fs::write(&path, stored.to_string()).unwrap();
+    let base = BaseModel::open(copy.path().to_str().unwrap(), "main", &mut |_| {}).unwrap();
+
+    let plain = tokenizer();
+    let (stored, plain) = (&base.tokenizer, &plain);
+    for passage in passages() {
+        let prompt = |tokenizer| {
+            let encoder = PassageEncoder {
+                tokenizer,
+                template: None,
+                as_chat: false,
+                end: Some(2),
+                separator: "\n",
+                learned: Learned::Completion,
+                max_length: 64,
+            };
+            encoder.prompt(&passage).unwrap()
+        };
+        assert_eq!(prompt(stored), prompt(plain));
+    }
+    // The side from which a classifier's rows are cut is the tokenizer's own.
+    let row = |tokenizer, max_length| {
+        let example = Example {
+            text: "The movie was good, and the end was fun!".into(),
+            pair: None,
+            target: None,
+            line: 1,
+        };
+        let encoded = data::encode(tokenizer, &[example], max_length).unwrap();
+        encoded.rows[0].input_ids.clone()
+    };
+    let whole = row(plain, 64);
+    assert_eq!(row(stored, 64), whole);
+    assert_eq!(row(stored, 6).last(), whole.last());
+    assert_ne!(row(plain, 6).last(), whole.last());
 }
 
 const PADDING: Padding = Padding {
