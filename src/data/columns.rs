@@ -76,6 +76,20 @@ pub struct ColumnNames {
     pub pair: Option<String>,
     /// The label column.
     pub label: Option<String>,
+    /// Whether rows are pairs.
+    pub pairing: Pairing,
+}
+
+/// Whether rows are pairs of texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pairing {
+    /// As the columns of the file say.
+    #[default]
+    ByColumns,
+    /// They are single texts; a second column of text is left alone.
+    Single,
+    /// They are pairs.
+    Pairs,
 }
 
 /// The columns in use, to be shown and kept.
@@ -125,8 +139,26 @@ impl Columns {
                     .collect();
                 (first_text(file, &others, columns, &pair)?, Some(pair))
             }
+            (None, None) if names.pairing == Pairing::Single => {
+                (single_by_convention(file, columns)?, None)
+            }
             (None, None) => text_by_convention(file, columns)?,
         };
+        match (names.pairing, &pair) {
+            (Pairing::Single, Some(pair)) => {
+                return Err(DataError::Pairs {
+                    file: file.into(),
+                    column: pair.clone(),
+                });
+            }
+            (Pairing::Pairs, None) => {
+                return Err(DataError::SingleTexts {
+                    file: file.into(),
+                    columns: columns.into(),
+                });
+            }
+            (Pairing::ByColumns | Pairing::Single | Pairing::Pairs, _) => {}
+        }
         different(&text, Role::Text, pair.as_deref(), Role::Pair)?;
         different(&text, Role::Text, label.as_deref(), Role::Label)?;
         if let Some(pair) = &pair {
@@ -152,6 +184,7 @@ impl Columns {
             text: Some(self.text.clone()),
             pair: self.pair.clone(),
             label: self.label.clone(),
+            pairing: Pairing::default(),
         }
     }
 }
@@ -287,6 +320,21 @@ fn text_by_convention(
     }
 }
 
+/// The only text, whether or not it could be one of a pair.
+fn single_by_convention(file: &str, columns: &[String]) -> Result<String, DataError> {
+    let is_text = |column: &&String| TEXT.contains(&column.to_lowercase().as_str());
+    let texts: Vec<String> = columns.iter().filter(is_text).cloned().collect();
+    match texts.as_slice() {
+        [text] => Ok(text.clone()),
+        [] => Err(DataError::NoColumn {
+            file: file.into(),
+            role: Role::Text,
+            columns: columns.into(),
+        }),
+        _ => Err(ambiguous(file, Role::Text, texts, columns)),
+    }
+}
+
 /// The first text where the second is named: its known partner, or the only text there is.
 fn first_text(
     file: &str,
@@ -303,11 +351,8 @@ fn first_text(
     if let [partner] = partners.as_slice() {
         return Ok((*partner).clone());
     }
-    let texts: Vec<String> = others
-        .iter()
-        .filter(|column| TEXT.contains(&column.to_lowercase().as_str()))
-        .cloned()
-        .collect();
+    let is_text = |column: &&String| TEXT.contains(&column.to_lowercase().as_str());
+    let texts: Vec<String> = others.iter().filter(is_text).cloned().collect();
     match texts.as_slice() {
         [text] => Ok(text.clone()),
         [] => Err(DataError::NoColumn {
@@ -369,6 +414,7 @@ mod tests {
             text: name(text),
             pair: name(pair),
             label: name(label),
+            pairing: Pairing::ByColumns,
         }
     }
 
@@ -448,6 +494,51 @@ mod tests {
             (columns.text.as_str(), columns.pair.as_deref()),
             ("text", Some("reply"))
         );
+    }
+
+    #[test]
+    fn rows_are_single_or_pairs_where_that_is_known() {
+        let of = |pairing, columns, names: ColumnNames| {
+            choose(columns, &ColumnNames { pairing, ..names })
+                .map(|columns| (columns.text, columns.pair))
+        };
+        let none = ColumnNames::default;
+        for columns in ["text text_pair label", "text context label"] {
+            let single = of(Pairing::Single, columns, none()).expect("single");
+            assert_eq!(single, ("text".to_string(), None), "{columns}");
+        }
+        let pair = of(Pairing::Pairs, "text text_pair label", none()).expect("pair");
+        assert_eq!(pair.1.as_deref(), Some("text_pair"));
+        // Either could be the text that the others were like.
+        let error = of(Pairing::Single, "question sentence label", none()).expect_err("two texts");
+        assert!(
+            matches!(error, DataError::AmbiguousColumn { .. }),
+            "{error}"
+        );
+        for (pairing, names, expected, hint) in [
+            (
+                Pairing::Pairs,
+                none(),
+                "`f.csv` has single texts",
+                "--pair-column",
+            ),
+            (
+                Pairing::Pairs,
+                names("text", "", ""),
+                "`f.csv` has single texts",
+                "--pair-column",
+            ),
+            (
+                Pairing::Single,
+                names("", "other", ""),
+                "`other` makes pairs",
+                "leave out",
+            ),
+        ] {
+            let error = of(pairing, "text other label", names).expect_err("refused");
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.hint().is_some_and(|text| text.contains(hint)));
+        }
     }
 
     #[test]

@@ -125,6 +125,25 @@ pub enum DataError {
         /// The other role.
         second: Role,
     },
+    /// Pairs of texts are needed, as what a result was trained on, and the rows are single texts.
+    #[error(
+        "`{file}` has single texts where pairs of texts are needed; its columns are {}",
+        list(columns)
+    )]
+    SingleTexts {
+        /// The file.
+        file: String,
+        /// The columns of the file.
+        columns: Vec<String>,
+    },
+    /// Single texts are needed, as what a result was trained on, and pairs were asked for.
+    #[error("column `{column}` makes pairs of the rows of `{file}`, where single texts are needed")]
+    Pairs {
+        /// The file.
+        file: String,
+        /// The column of the second text.
+        column: String,
+    },
     /// A Parquet column holds something that is neither text nor a label.
     #[error("column `{column}` of `{file}` holds {found}; text, integers or booleans are needed")]
     ColumnType {
@@ -321,6 +340,11 @@ impl DataError {
             }
             Self::DuplicateColumn { .. } => "rename one of the two columns",
             Self::SameColumn { .. } => "name different columns",
+            Self::SingleTexts { .. } => {
+                "give a file with both texts by `--data`, and name the second one's column \
+                 with `--pair-column`"
+            }
+            Self::Pairs { .. } => "leave out `--pair-column`",
             Self::ColumnType { .. } => "name another column, or convert this one",
             Self::Parquet { .. } => {
                 "the file may be cut short or use a feature that is not supported; \

@@ -35,7 +35,7 @@ mod target;
 mod tests;
 
 pub use batch::{Batch, Padding, collate, collate_many};
-pub use columns::{ColumnNames, Columns, Role};
+pub use columns::{ColumnNames, Columns, Pairing, Role};
 pub use encode::{Encoded, EncodedRow, encode};
 pub use error::DataError;
 pub(crate) use error::list;

@@ -7,8 +7,8 @@ use crate::data::language::{
     self, Learned, PassageEncoder, PassageNames, PassageSpec, Passages, load_passages,
 };
 use crate::data::{
-    self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Source,
-    list,
+    self, BadRows, ColumnNames, DataSpec, Dataset, Encoded, Example, LabelKind, Labels, Pairing,
+    Source, list,
 };
 use crate::error::Result;
 use crate::models::HeadSource;
@@ -219,6 +219,17 @@ pub fn passage_names(recipe: &Recipe) -> PassageNames {
     }
 }
 
+/// The recipe's names of columns of texts and labels.
+pub fn column_names(recipe: &Recipe) -> ColumnNames {
+    let data = &recipe.data;
+    ColumnNames {
+        text: data.text_column.clone(),
+        pair: data.pair_column.clone(),
+        label: data.label_column.clone(),
+        pairing: Pairing::ByColumns,
+    }
+}
+
 /// What the label column of a task holds.
 pub fn label_kind(task: TaskKind) -> LabelKind {
     match task {
@@ -266,11 +277,7 @@ fn data_spec(recipe: &Recipe) -> DataSpec {
         train: source(&data.train, quickstart::train),
         validation,
         validation_share: data.validation_share,
-        columns: ColumnNames {
-            text: data.text_column.clone(),
-            pair: data.pair_column.clone(),
-            label: data.label_column.clone(),
-        },
+        columns: column_names(recipe),
         kind: label_kind(recipe.task.kind),
         labels: None,
         outputs: None,

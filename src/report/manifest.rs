@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{LabelOrder, Labels};
+use crate::data::{LabelOrder, Labels, Pairing};
 use crate::error::{Error, Result};
 use crate::recipe::{Pooling, Target, TaskKind};
 
@@ -55,6 +55,15 @@ impl Manifest {
     /// Names of the outputs.
     pub fn label_names(&self) -> &[String] {
         self.labels.as_ref().map_or(&[], Labels::names)
+    }
+
+    /// What rows for it have to be.
+    pub fn pairing(&self) -> Pairing {
+        if self.pairs {
+            Pairing::Pairs
+        } else {
+            Pairing::Single
+        }
     }
 
     /// The version of the layout that this program writes.

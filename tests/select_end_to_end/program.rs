@@ -1,13 +1,14 @@
 //! The same through the program: exit status and streams.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 
-use crate::bench::{Bench, fixture, tree};
+use crate::bench::{Bench, fixture, rows, tree};
 
 fn program() -> Command {
     let mut command = Command::new(cargo_bin!("autopeft"));
@@ -397,4 +398,63 @@ fn an_empty_current_folder_is_filled_and_stays_the_current_folder() {
     #[cfg(unix)]
     assert!(std::os::unix::fs::MetadataExt::nlink(&handle.metadata().unwrap()) > 0);
     drop(handle);
+}
+
+/// Exit status, stdout and stderr of a verb on a result, with a file or with a text from standard input.
+fn used(bench: &Bench, verb: &str, data: Result<&str, &str>) -> (i32, String, String) {
+    let mut command = program();
+    command.arg(verb).arg(bench.out());
+    // A tiny model may not stop by itself.
+    command.args(["--max-new-tokens", "8"]);
+    let line = match data {
+        Ok(file) => {
+            command.arg("--data").arg(bench.path(file));
+            String::new()
+        }
+        Err(line) => format!("{line}\n"),
+    };
+    let mut child = (command.stdin(Stdio::piped()).stdout(Stdio::piped()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(line.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    (status(&output), stdout, stderr(&output))
+}
+
+#[test]
+fn rows_are_single_texts_or_pairs_as_in_training() {
+    let bench = Bench::new();
+    let second = r#""text_pair": "it was not bad", "text":"#;
+    let paired = rows(12).replace(r#""text":"#, second);
+    bench.file("pairs.jsonl", &paired);
+    bench.report(&[]);
+    for verb in ["eval", "predict"] {
+        let (code, alone, text) = used(&bench, verb, Ok("validation.jsonl"));
+        assert_eq!(code, 0, "{text}");
+        let (code, beside, text) = used(&bench, verb, Ok("pairs.jsonl"));
+        assert_eq!((code, beside), (0, alone), "{text}");
+    }
+
+    let bench = Bench::new();
+    bench.file("singles.jsonl", &rows(12));
+    for name in ["train.jsonl", "validation.jsonl"] {
+        bench.file(name, &paired.repeat(2));
+    }
+    bench.report(&[]);
+    assert_eq!(used(&bench, "eval", Ok("validation.jsonl")).0, 0);
+    for (verb, data) in [
+        ("eval", Ok("singles.jsonl")),
+        ("predict", Ok("singles.jsonl")),
+        ("predict", Err("it was good")),
+    ] {
+        let (code, _, text) = used(&bench, verb, data);
+        assert_eq!(code, 2, "{text}");
+        for part in ["single texts where pairs", "hint:", "--pair-column"] {
+            assert!(text.contains(part), "no `{part}` in: {text}");
+        }
+    }
 }

@@ -27,9 +27,8 @@ pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus
         .into());
     }
     let columns = ColumnNames {
-        text: recipe.data.text_column.clone(),
-        pair: recipe.data.pair_column.clone(),
-        label: recipe.data.label_column.clone(),
+        pairing: adapted.manifest.pairing(),
+        ..pipeline::column_names(&recipe)
     };
     let source = Source::File(args.data.clone());
     let skip = recipe.data.skip_bad_rows;

@@ -42,13 +42,14 @@ pub fn run(args: &PredictArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitSta
         generate(args, &adapted, &recipe, &source, printer)?;
         return Ok(ExitStatus::Done);
     }
-    let columns = match &args.data {
-        Some(_) => ColumnNames {
-            text: recipe.data.text_column.clone(),
-            pair: recipe.data.pair_column.clone(),
-            label: None,
-        },
+    let named = match &args.data {
+        Some(_) => pipeline::column_names(&recipe),
         None => ColumnNames::default(),
+    };
+    let columns = ColumnNames {
+        label: None,
+        pairing: adapted.manifest.pairing(),
+        ..named
     };
     let rows = data::load_unlabelled(&source, &columns, recipe.data.skip_bad_rows)?;
     warn(rows.skipped.as_ref(), printer);
