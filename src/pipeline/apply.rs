@@ -184,11 +184,25 @@ impl Adapted {
     /// # Errors
     /// When a passage cannot be rendered or tokenized.
     pub fn evaluate_passages(&self, recipe: &Recipe, passages: &[Passage]) -> Result<Evaluation> {
-        let encoded =
-            passage_encoder(recipe, &self.base, self.manifest.max_length)?.encode(passages)?;
+        self.evaluate_encoded(&self.encode_passages(recipe, passages)?)
+    }
+
+    /// Passages as tokens, as the recipe says; those without anything to learn are left out and counted.
+    ///
+    /// # Errors
+    /// When a passage cannot be rendered or tokenized, or none is left.
+    pub fn encode_passages(&self, recipe: &Recipe, passages: &[Passage]) -> Result<Encoded> {
+        Ok(passage_encoder(recipe, &self.base, self.manifest.max_length)?.encode(passages)?)
+    }
+
+    /// Loss and token accuracy of passages that are tokens.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn evaluate_encoded(&self, encoded: &Encoded) -> Result<Evaluation> {
         evaluate(
             self.network.objective(),
-            &encoded,
+            encoded,
             self.padding(),
             self.batch_size,
             &self.device,

@@ -35,7 +35,7 @@ pub use measure::{Measured, run as measure};
 pub use merge::{MergeOptions, MergedModel, merge, merge_inputs};
 pub use prepare::Prepared;
 pub use recorder::Recorder;
-pub use rows::{TaskRows, column_names, label_kind, passage_names};
+pub use rows::{TaskRows, column_names, label_kind, lost_rows, passage_names};
 pub use transfer::{Origin, Training, Transferred, transfer};
 pub use write::Written;
 

@@ -55,11 +55,12 @@ impl TaskRows {
             let encoder = passage_encoder(recipe, base, max_length)?;
             let train = encoder.encode(&passages.train)?;
             let validation = encoder.encode(&passages.validation)?;
-            let lost = train.without_tokens + validation.without_tokens;
-            if lost > 0 {
-                progress.warn(&format!(
-                    "left out {lost} rows: nothing of them to learn is within {max_length} tokens"
-                ));
+            let all = Encoded {
+                without_tokens: train.without_tokens + validation.without_tokens,
+                ..Encoded::default()
+            };
+            if let Some(lost) = lost_rows(&all, max_length) {
+                progress.warn(&lost);
             }
             let packed = recipe
                 .task
@@ -204,6 +205,14 @@ pub(super) fn passage_encoder<'a>(
             recipe::Learned::All => Learned::All,
         },
         max_length,
+    })
+}
+
+/// What to tell of passages that were left out, where there are any.
+pub fn lost_rows(encoded: &Encoded, max_length: usize) -> Option<String> {
+    let lost = encoded.without_tokens;
+    (lost > 0).then(|| {
+        format!("left out {lost} rows: nothing of them to learn is within {max_length} tokens")
     })
 }
 

@@ -458,3 +458,42 @@ fn rows_are_single_texts_or_pairs_as_in_training() {
         }
     }
 }
+
+#[test]
+fn a_line_to_be_answered_is_the_same_prompt_wherever_it_stands() {
+    let bench = Bench::new();
+    let llama = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/language/llama");
+    let model = format!("model={}", llama.display());
+    for (name, count) in [("train.jsonl", 12), ("validation.jsonl", 6)] {
+        bench.file(name, &crate::language::rows(count, false));
+    }
+    bench.report(&[
+        &model,
+        "task.type=causal-lm",
+        "train.steps=20",
+        "train.learning_rate=0.03",
+        "select.budget=600",
+    ]);
+    bench.file("p.txt", "name: Blue Spice\n");
+    bench.file("text.jsonl", "{\"text\": \"name: Blue Spice\"}\n");
+    bench.file("prompt.jsonl", "{\"prompt\": \"name: Blue Spice\"}\n");
+    let (code, answer, text) = used(&bench, "predict", Err("name: Blue Spice"));
+    assert_eq!(code, 0, "{text}");
+    let answer = answer.strip_suffix('\n').unwrap();
+    assert!(!answer.is_empty());
+    for file in ["p.txt", "text.jsonl", "prompt.jsonl"] {
+        let (code, line, text) = used(&bench, "predict", Ok(file));
+        assert_eq!(code, 0, "{text}");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["completion"], answer, "{file}");
+    }
+
+    // A prompt that fills the limit leaves nothing to measure, and that is told.
+    let long = "name: Blue Spice, ".repeat(12);
+    let row = format!("{{\"prompt\": \"{long}\", \"completion\": \"It is a pub.\"}}\n");
+    bench.file("some.jsonl", &(crate::language::rows(3, false) + &row));
+    let (code, values, text) = used(&bench, "eval", Ok("some.jsonl"));
+    assert_eq!(code, 0, "{text}");
+    assert!(values.contains("rows             3"), "{values}");
+    assert!(text.contains("left out 1 rows"), "{text}");
+}

@@ -42,7 +42,11 @@ pub fn run(args: &EvalArgs, printer: &Arc<Printer>) -> anyhow::Result<ExitStatus
         None => {
             let names = pipeline::passage_names(&recipe);
             let (passages, _, bad) = read_passages(&source, &names, true, skip)?;
-            let evaluation = adapted.evaluate_passages(&recipe, &passages)?;
+            let encoded = adapted.encode_passages(&recipe, &passages)?;
+            if let Some(lost) = pipeline::lost_rows(&encoded, adapted.manifest.max_length) {
+                printer.warn(&lost);
+            }
+            let evaluation = adapted.evaluate_encoded(&encoded)?;
             if let Some(most) = args.generate {
                 let options = args.generation.options();
                 let told = &mut |done| printer.detail(&format!("generated {done} of {most}"));

@@ -73,7 +73,7 @@ fn generate(
     };
     let skip = recipe.data.skip_bad_rows;
     let (mut passages, _, bad) = read_passages(source, &names, false, skip)?;
-    if args.data.is_none() && adapted.manifest.prompts {
+    if adapted.manifest.prompts {
         passages.iter_mut().for_each(Passage::ask);
     }
     warn(Some(&bad), printer);
