@@ -60,9 +60,11 @@ impl Adapted {
         let encoder = passage_encoder(recipe, &self.base, self.manifest.max_length)?;
         let prompt = encoder.prompt(passage)?;
         let mut stream = TextStream::new(&self.base.tokenizer);
+        let mut lead = encoder.lead(passage);
         let mut text = Held::new(&options.stop);
         self.tokens(&prompt, options, &mut |token| {
-            let piece = text.add(&stream.push(token)?);
+            let piece = stream.push(token)?;
+            let piece = text.add(behind(&mut lead, &piece));
             if !piece.is_empty() {
                 on_text(&piece)?;
             }
@@ -70,7 +72,7 @@ impl Adapted {
         })?;
         let mut rest = String::new();
         if !text.stopped {
-            rest = text.add(&stream.finish()?);
+            rest = text.add(behind(&mut lead, &stream.finish()?));
         }
         rest.push_str(&text.release());
         if !rest.is_empty() {
@@ -169,6 +171,18 @@ impl Adapted {
     }
 }
 
+/// A piece of an answer without the spaces that belong to the separator before it, of which `lead` is left.
+fn behind<'a>(lead: &mut &str, piece: &'a str) -> &'a str {
+    let mut piece = piece;
+    while let (Some(left), Some(rest)) = (lead.strip_prefix(' '), piece.strip_prefix(' ')) {
+        (*lead, piece) = (left, rest);
+    }
+    if !piece.is_empty() {
+        *lead = "";
+    }
+    piece
+}
+
 /// Text on its way out, held back as long as it may be the start of a text that ends the generation.
 struct Held<'a> {
     stop: &'a [String],
@@ -227,6 +241,16 @@ impl<'a> Held<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spaces_of_the_separator_are_no_part_of_the_answer() {
+        let mut lead = "  ";
+        let pieces = [" ", "", "  Yes", " it"].map(|piece| behind(&mut lead, piece).to_string());
+        assert_eq!(pieces.concat(), " Yes it");
+        let mut lead = " ";
+        let pieces = ["Yes", " it"].map(|piece| behind(&mut lead, piece).to_string());
+        assert_eq!(pieces.concat(), "Yes it");
+    }
 
     #[test]
     fn a_text_that_ends_the_generation_is_found_across_pieces_and_not_shown() {
