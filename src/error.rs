@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chat::ChatError;
-use crate::data::DataError;
+use crate::data::{DataError, list};
 use crate::groups::TransferError;
 use crate::hub::HubError;
 use crate::models::ModelError;
@@ -175,6 +175,22 @@ pub enum Error {
         difference: f64,
     },
 
+    /// Expressions of a setting that none of the model's modules matches.
+    #[error(
+        "no module of `{model}` is matched by {} of `{setting}`",
+        list(patterns)
+    )]
+    NothingMatches {
+        /// The setting.
+        setting: &'static str,
+        /// The expressions.
+        patterns: Vec<String>,
+        /// The model.
+        model: String,
+        /// Paths of some modules that it could have named.
+        modules: Vec<String>,
+    },
+
     /// Two settings that cannot be had together.
     #[error("{what}")]
     Conflict {
@@ -234,6 +250,10 @@ impl Error {
             Self::NotVerified { .. } => {
                 Some("this is a defect of the program; please report it with the recipe".to_string())
             }
+            Self::NothingMatches { model, modules, .. } => Some(format!(
+                "its modules are {} and so on; `autopeft inspect {model}` shows all",
+                list(modules)
+            )),
             Self::Conflict { hint, .. } => Some(hint.clone()),
             Self::Tensor(_) | Self::Io { .. } | Self::Malformed { .. } | Self::Interrupted { .. } | Self::Stopped => None,
         }

@@ -1,5 +1,6 @@
 //! From a recipe to a model with its superset attached, groups, and rows as token numbers.
 
+mod matching;
 mod reach;
 mod trainers;
 
@@ -165,6 +166,8 @@ impl Opened {
             &grouping(&recipe.probe.grouping)?,
             recipe.superset.lora.split,
         );
+        matching::check(recipe, &adapters)?;
+        check_competing(&groups)?;
         check_budget(budget, &groups)?;
         let (groups, left_out) = match budget {
             Some(budget) => reach::within(recipe, groups, budget, recorder.progress),
@@ -246,6 +249,14 @@ fn check_target(recipe: &Recipe) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Refuses a superset of which the model has no module, so that there is nothing to measure.
+fn check_competing(groups: &[Group]) -> Result<()> {
+    match (groups.iter()).any(|group| !group.is_head() && !group.is_reference()) {
+        true => Ok(()),
+        false => Err(SelectError::NoGroups.into()),
+    }
 }
 
 /// Refuses a budget below every group, which no measurement can change.

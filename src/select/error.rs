@@ -108,7 +108,10 @@ impl SelectError {
     /// What the user can do, if there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoGroups => "add at least one kind of module to the superset".into(),
+            Self::NoGroups => {
+                "add at least one kind of module to the superset, and exclude less of the model"
+                    .into()
+            }
             Self::DuplicateName { .. } => "check the grouping patterns of the recipe".into(),
             Self::InvalidScore { .. } | Self::NotFinite { .. } => {
                 "the training has probably diverged: lower the learning rate".into()

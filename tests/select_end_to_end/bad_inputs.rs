@@ -155,6 +155,48 @@ fn settings_out_of_their_range_are_named() {
     assert!(!bad_pattern.to_string().is_empty());
 }
 
+/// Before the probe, whose time would be lost: a model of another family has other names.
+#[test]
+fn expressions_that_match_no_module_are_named_with_modules_of_the_model() {
+    let bench = Bench::new();
+    for (settings, parts) in [
+        (
+            &[r#"superset.lora.targets=["query", "q_proj", "v_proj"]"#][..],
+            &["superset.lora.targets", "`q_proj`, `v_proj`", "bert"][..],
+        ),
+        (
+            &[r#"superset.exclude=["decoder"]"#],
+            &["superset.exclude", "`decoder`"],
+        ),
+        (
+            &[r#"probe.grouping=["ffn.*"]"#],
+            &["probe.grouping", "`ffn.*`"],
+        ),
+        // The head is no module that takes a LoRA.
+        (
+            &[r#"superset.lora.targets=["classifier"]"#],
+            &["superset.lora.targets", "`classifier`"],
+        ),
+    ] {
+        let error = bench.refused_early(settings, parts);
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("bert.encoder.layer.0.attention"), "{hint}");
+        assert!(!hint.contains("layer.1."), "{hint}");
+    }
+    // What no LoRA is attached for may name anything.
+    bench.report(&[
+        "superset.lora.enabled=false",
+        r#"superset.lora.targets=["q_proj"]"#,
+    ]);
+}
+
+#[test]
+fn a_superset_without_any_module_is_refused_before_training() {
+    let bench = Bench::new();
+    let error = bench.refused_early(&[r#"superset.exclude=[".*"]"#], &["no groups"]);
+    assert!(error.hint().unwrap().contains("superset"), "{error}");
+}
+
 #[test]
 fn settings_that_do_not_go_together_are_refused_before_training() {
     let bench = Bench::new();
