@@ -131,7 +131,17 @@ pub(super) fn read(
     bad.rows = raw.len();
     let mut rows = Vec::with_capacity(raw.len());
     for RawRow { line, cells } in raw {
-        match cells.and_then(|cells| row(line, cells, columns, kind, class_names.as_deref())) {
+        let read = |cells| {
+            row(
+                line,
+                cells,
+                columns,
+                kind,
+                class_names.as_deref(),
+                table.format,
+            )
+        };
+        match cells.and_then(read) {
             Ok(row) => rows.push(row),
             Err(reason) => bad.add(line, reason),
         }
@@ -151,6 +161,7 @@ fn row(
     columns: &Columns,
     kind: LabelKind,
     class_names: Option<&[String]>,
+    format: Format,
 ) -> Result<Row, String> {
     let mut cells = cells.into_iter();
     let mut next = || cells.next().unwrap_or(Cell::Missing);
@@ -165,7 +176,11 @@ fn row(
         .as_ref()
         .map(|name| match kind {
             LabelKind::OneOfMany => label(next(), name, class_names).map(RawLabel::One),
-            LabelKind::AnyOfMany => several(next(), name, class_names).map(RawLabel::Several),
+            LabelKind::AnyOfMany => match (next(), format) {
+                // Where a list is a text, the empty one is an empty field.
+                (Cell::Missing, Format::Csv | Format::Tsv) => Ok(RawLabel::Several(Vec::new())),
+                (cell, _) => several(cell, name, class_names).map(RawLabel::Several),
+            },
             LabelKind::Numbers => numbers(next(), name).map(RawLabel::Numbers),
         })
         .transpose()?;

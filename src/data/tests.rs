@@ -770,3 +770,29 @@ fn the_input_of_an_instruction_is_part_of_the_prompt() {
         Content::Completion("Greet.".into(), None)
     );
 }
+
+#[test]
+fn an_empty_field_of_a_text_file_is_a_row_without_labels() {
+    let several = |spec: &mut DataSpec| spec.kind = LabelKind::AnyOfMany;
+    let flags = |data: &Dataset| {
+        let mut all: Vec<&Example> = data.train.iter().chain(&data.validation).collect();
+        all.sort_by_key(|example| example.line);
+        let flags = all.into_iter().map(|example| example.target.clone());
+        flags.collect::<Vec<_>>()
+    };
+    let expected = [[true, true], [false, false], [false, true], [false, false]]
+        .map(|flags| Some(Target::Flags(flags.to_vec())));
+    for (name, content) in [
+        ("f.csv", "text,labels\na,x|y\nb,\nc,y\nd,\" \"\n"),
+        ("f.tsv", "text\tlabels\na\tx|y\nb\t\nc\ty\nd\t \n"),
+    ] {
+        let data = load_with(name, content, several).expect(name);
+        assert_eq!(flags(&data), expected, "{name}");
+    }
+    // Formats with lists have an empty one; what is missing there is a fault.
+    let content = "{\"text\": \"a\", \"labels\": [\"x\"]}\n{\"text\": \"b\"}\n";
+    let error = load_with("f.jsonl", content, several).expect_err("no labels");
+    assert!(error.to_string().contains("line 2"), "{error}");
+    // So is an empty field where a row has one label.
+    assert!(load_as("f.csv", "text,label\na,x\nb,\nc,y\n").is_err());
+}
