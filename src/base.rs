@@ -176,9 +176,8 @@ impl BaseModel {
             let token = self.text.special.get("pad_token")?;
             self.tokenizer.token_to_id(token)
         };
-        let stored = || self.tokenizer.get_padding().map(|padding| padding.pad_id);
         let other = || {
-            let token = by_name().or_else(stored).or(self.text.end)?;
+            let token = by_name().or(self.text.end)?;
             let text = self.tokenizer.encode("a", true).ok()?;
             (text.get_ids().last() != Some(&token)).then_some(token)
         };

@@ -143,7 +143,7 @@ impl Adapted {
 
     pub(super) fn padding(&self) -> Padding {
         Padding::new(
-            Some(self.base.config.pad_token_id),
+            self.base.padding_token(),
             &self.base.tokenizer,
             self.manifest.max_length,
         )

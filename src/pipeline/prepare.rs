@@ -180,7 +180,7 @@ impl Opened {
                 recipe.model
             ));
         }
-        let padding = Padding::new(Some(base.config.pad_token_id), &base.tokenizer, max_length);
+        let padding = Padding::new(base.padding_token(), &base.tokenizer, max_length);
         let prepared = Prepared {
             recipe,
             horizon: recipe.horizon(data.packed.as_ref().unwrap_or(&data.train).rows.len()),
