@@ -311,7 +311,7 @@ fn fit_measures_a_group_that_does_not_move_at_the_rate_of_the_others() {
     };
     let is_still = |k: usize| k % 3 == 1;
     let rates = |still: f64| -> Vec<f64> {
-        let moving = |k: usize| if k % 3 == 0 { 5e-4 } else { 2e-3 };
+        let moving = |k: usize| if k.is_multiple_of(3) { 5e-4 } else { 2e-3 };
         (0..bench.groups.len())
             .map(|k| if is_still(k) { still } else { moving(k) })
             .collect()

@@ -146,7 +146,7 @@ fn settings_out_of_their_range_are_named() {
         ("select.budget=many", ["select.budget", "many"]),
         ("train.batch_size=0", ["train.batch_size", "1"]),
         ("probe.steps=0", ["probe.steps", "1"]),
-        ("probe.every=7", ["probe", "measurement"]),
+        ("probe.burn_in=0.9", ["probe", "measurement"]),
         ("select.method=best", ["select.method", "best"]),
     ] {
         bench.refused(&[setting], &parts);

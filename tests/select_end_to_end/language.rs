@@ -49,10 +49,11 @@ fn bench(chat: bool) -> Bench {
     bench
 }
 
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "task.max_length=64",
     "train.steps=40",
     "train.learning_rate=0.03",
+    "select.max_learning_rate=0.3",
     "select.budget=600",
     "superset.bias.enabled=false",
 ];
@@ -275,6 +276,7 @@ fn a_language_model_is_selected_trained_exported_and_read_back() {
         ]
         .into_iter()
         .chain(SETTINGS)
+        .chain(["train.steps=80"])
         .collect();
         let report = bench.report(&settings);
         let place = format!("{task}, chat {chat}, packing {packing}");

@@ -277,8 +277,8 @@ mod tests {
         for (key, value) in extra {
             config[*key] = value.clone();
         }
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(CONFIG_FILE), config.to_string()).unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(CONFIG_FILE), config.to_string()).expect("written");
         PeftConfig::read(folder.path())
     }
 
@@ -294,7 +294,7 @@ mod tests {
             ("use_qalora", json!(true)),
             ("use_dora", json!(true)),
         ] {
-            let error = read(&[(key, value.clone())]).unwrap_err();
+            let error = read(&[(key, value.clone())]).expect_err(key);
             assert!(matches!(error, Error::Unsupported { .. }), "{key}: {error}");
             let message = error.to_string();
             assert!(key == "use_dora" || message.contains(key), "{message}");
@@ -322,7 +322,7 @@ mod tests {
     fn of_two_patterns_that_match_the_first_of_the_file_counts() {
         let alphas =
             json!({"layers.0.q_proj": 16, "q_proj": 32, "k_proj": 2, "layers.0.k_proj": 6});
-        let config = read(&[("alpha_pattern", alphas.clone())]).unwrap();
+        let config = read(&[("alpha_pattern", alphas.clone())]).expect("a configuration");
         for (module, scale) in [
             ("model.layers.0.q_proj", 4.0),
             ("model.layers.1.q_proj", 8.0),
@@ -331,7 +331,7 @@ mod tests {
         ] {
             assert_eq!(config.scale(module, 4), scale, "{module}");
         }
-        let written: Value = serde_json::from_str(&to_json(&config).unwrap()).unwrap();
+        let written: Value = serde_json::from_str(&to_json(&config).expect("text")).expect("JSON");
         assert_eq!(written["alpha_pattern"], alphas);
     }
 }
