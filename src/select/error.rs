@@ -87,9 +87,9 @@ pub enum SelectError {
         /// Number of groups.
         groups: usize,
     },
-    /// The rule compares with base weights, but none was measured.
+    /// The rule compares with base weights, but none of them shows any influence.
     #[error(
-        "the rule `psi` needs the influence of base weights as a reference, and none was measured"
+        "the rule `psi` needs the influence of base weights as a reference, and none of them shows any"
     )]
     NoReferences,
     /// A parameter of the rule is out of its range.
@@ -131,9 +131,7 @@ impl SelectError {
                 "probe for more steps, or with more examples per measurement".into()
             }
             Self::NothingKept { .. } => "lower the threshold, or select with `budget`".into(),
-            Self::NoReferences => {
-                "measure base weights as reference groups, or select with `budget`".into()
-            }
+            Self::NoReferences => "probe for more steps, or select with `budget`".into(),
             Self::InvalidRule { what, expected, .. } => {
                 format!("set `{what}` to a value that is {expected}")
             }

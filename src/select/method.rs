@@ -57,7 +57,8 @@ pub enum Method {
     /// The chain of prefixes in the order of influence, cut at its knee until held-out data says better
     /// ([`select_prefix`]).
     Pareto,
-    /// Keeps what is at least `psi` times as influential as the least influential base weights (Hi-DLR's rule).
+    /// Keeps what is at least `psi` times as influential as the least influential base weights (Hi-DLR's rule), of those that show
+    /// any influence.
     Psi {
         /// The factor; 10 in the paper.
         psi: f64,
@@ -335,11 +336,9 @@ fn reference_limit(references: &[f64], psi: f64) -> Result<f64, SelectError> {
             value,
         });
     }
-    let least = references
-        .iter()
-        .copied()
-        .reduce(f64::min)
-        .ok_or(SelectError::NoReferences)?;
+    // What showed no influence is no measure of any: with 0 as the least, the rule would keep everything.
+    let measured = references.iter().copied().filter(|value| *value > 0.0);
+    let least = measured.reduce(f64::min).ok_or(SelectError::NoReferences)?;
     Ok(psi * least)
 }
 

@@ -126,17 +126,26 @@ fn psi_keeps_what_is_clearly_above_the_least_base_weights() {
     assert_eq!(reason(&selection, "d"), Reason::BelowReference);
     assert_eq!(kept(&run(Method::Psi { psi: 11.0 })), ["head", "b", "a"]);
     assert_eq!(kept(&run(Method::Psi { psi: 1e6 })), ["head"]);
+    // Base weights without any influence are no reference.
+    let still = SelectionInput {
+        references: vec![0.0, 0.01, 0.002],
+        ..input()
+    };
+    let selection = select(&still, Method::Psi { psi: 11.0 }, &SelectOptions::default());
+    assert_eq!(kept(&selection.unwrap()), ["head", "b", "a"]);
 }
 
 #[test]
 fn psi_needs_references_and_something_to_keep() {
     let psi =
         |input: &SelectionInput, psi| select(input, Method::Psi { psi }, &SelectOptions::default());
-    let without = SelectionInput {
-        references: Vec::new(),
-        ..input()
-    };
-    assert_eq!(psi(&without, 10.0).unwrap_err(), SelectError::NoReferences);
+    for references in [vec![], vec![0.0]] {
+        let without = SelectionInput {
+            references,
+            ..input()
+        };
+        assert_eq!(psi(&without, 10.0).unwrap_err(), SelectError::NoReferences);
+    }
     let mut headless = input();
     headless.candidates.remove(1);
     assert_eq!(
