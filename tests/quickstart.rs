@@ -67,7 +67,7 @@ fn the_quickstart_beats_the_majority_class_and_keeps_much_the_same_groups_with_a
         learns(report);
         assert!(report.kept_parameters > report.budget.unwrap() / 2);
     }
-    // Measured between seeds 0, 1 and 2: 0.75 to 0.82.
+    // Measured between seeds 0, 1 and 2: 0.85 to 0.88.
     let (shared, by_chance) = overlap(&reports[0], &reports[1]);
     assert!(
         shared > 2.5 * by_chance,
