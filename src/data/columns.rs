@@ -140,7 +140,7 @@ impl Columns {
                 (first_text(file, &others, columns, &pair)?, Some(pair))
             }
             (None, None) if names.pairing == Pairing::Single => {
-                (single_by_convention(file, columns)?, None)
+                (only_text(file, columns, columns)?, None)
             }
             (None, None) => text_by_convention(file, columns)?,
         };
@@ -320,10 +320,10 @@ fn text_by_convention(
     }
 }
 
-/// The only text, whether or not it could be one of a pair.
-fn single_by_convention(file: &str, columns: &[String]) -> Result<String, DataError> {
+/// The only text among these of a file's columns, whether or not it could be one of a pair.
+fn only_text(file: &str, among: &[String], columns: &[String]) -> Result<String, DataError> {
     let is_text = |column: &&String| TEXT.contains(&column.to_lowercase().as_str());
-    let texts: Vec<String> = columns.iter().filter(is_text).cloned().collect();
+    let texts: Vec<String> = among.iter().filter(is_text).cloned().collect();
     match texts.as_slice() {
         [text] => Ok(text.clone()),
         [] => Err(DataError::NoColumn {
@@ -351,17 +351,7 @@ fn first_text(
     if let [partner] = partners.as_slice() {
         return Ok((*partner).clone());
     }
-    let is_text = |column: &&String| TEXT.contains(&column.to_lowercase().as_str());
-    let texts: Vec<String> = others.iter().filter(is_text).cloned().collect();
-    match texts.as_slice() {
-        [text] => Ok(text.clone()),
-        [] => Err(DataError::NoColumn {
-            file: file.into(),
-            role: Role::Text,
-            columns: columns.into(),
-        }),
-        _ => Err(ambiguous(file, Role::Text, texts, columns)),
-    }
+    only_text(file, others, columns)
 }
 
 pub(super) fn ambiguous(
