@@ -125,8 +125,8 @@ impl TrainOrder {
     /// fewer rows, the next ones fill it up. Fewer rows where there are no more, and any where all are taken.
     pub fn next_rows_beside(&mut self, taken: &[usize]) -> Vec<usize> {
         let mut taken: HashSet<usize> = taken.iter().copied().collect();
-        let free = (0..self.lengths.len()).filter(|row| !taken.contains(row));
-        let wanted = self.batch_size.min(free.count());
+        let free = self.lengths.len().saturating_sub(taken.len());
+        let wanted = self.batch_size.min(free);
         if wanted == 0 {
             return self.next_rows();
         }

@@ -13,7 +13,7 @@ use crate::groups::Group;
 use crate::interrupt::Interrupt;
 use crate::recipe::{After, LearningRates};
 use crate::report::Stage;
-use crate::train::{Average, Trainer};
+use crate::train::{Average, Trainer, geometric_mean};
 
 /// Puts the dropped groups back to the identity, and goes on with the others for the rest of the horizon; `kept` says of every
 /// group whether it stays.
@@ -147,18 +147,12 @@ fn begin<'a>(
 /// recipe's rate, by the same measured ratios.
 fn raise_rates(prepared: &Prepared<'_>, kept: &[bool], trainer: &mut Trainer<'_>) {
     let starts = prepared.rates(&prepared.groups);
-    let moved: Vec<f64> = trainer
-        .rates()
-        .iter()
-        .zip(&starts)
-        .zip(kept)
-        .filter_map(|((rate, start), kept)| kept.then_some((rate / start).ln()))
-        .filter(|moved| moved.is_finite())
-        .collect();
-    if moved.is_empty() {
+    let moved = (trainer.rates().iter().zip(&starts).zip(kept))
+        .filter_map(|((rate, start), kept)| kept.then_some(rate / start))
+        .filter(|ratio| ratio.ln().is_finite());
+    let Some(height) = geometric_mean(moved) else {
         return;
-    }
-    let height = (moved.iter().sum::<f64>() / moved.len() as f64).exp();
+    };
     for number in 0..prepared.groups.len() {
         if let Some(rate) = trainer.rates().get(number).copied() {
             trainer.set_rate(number, rate / height);

@@ -15,6 +15,7 @@ use autopeft_adapters::{Pass, Prefix, Variant};
 use super::estimator::{Estimate, Estimator, Point};
 use super::influence::Curvature;
 use crate::error::{Error, Result};
+use crate::train::geometric_mean;
 
 const POINTS: [f64; 4] = [1.0, 0.5, -0.5, -1.0];
 
@@ -60,7 +61,8 @@ impl Estimator for ParabolaFit {
             .map(|again| (again - loss).abs())
             .fold(0.0, f64::max);
 
-        let usual = geometric_mean(point.rates.iter().copied().filter(|rate| *rate > 0.0));
+        let usual =
+            geometric_mean(point.rates.iter().copied().filter(|rate| *rate > 0.0)).unwrap_or(0.0);
         let mut order: Vec<(usize, usize)> = (point.groups.iter().enumerate())
             .map(|(k, group)| (below.layers_below(&group.parameters), k))
             .collect();
@@ -97,18 +99,6 @@ impl Estimator for ParabolaFit {
             noise,
             fit: Some(fits.iter().map(|fit| fit.r2).collect()),
         })
-    }
-}
-
-/// 0 of no numbers.
-fn geometric_mean(numbers: impl Iterator<Item = f64>) -> f64 {
-    let (count, sum) = numbers.fold((0u32, 0.0), |(count, sum), number| {
-        (count + 1, sum + number.ln())
-    });
-    if count == 0 {
-        0.0
-    } else {
-        (sum / f64::from(count)).exp()
     }
 }
 

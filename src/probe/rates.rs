@@ -9,6 +9,7 @@
 use std::ops::RangeInclusive;
 
 use super::influence::{Verdict, next_rate, optimal_rate};
+use crate::train::geometric_mean;
 
 /// Greatest factor that one fit asks for.
 const GREATEST_FACTOR: f64 = 4.0;
@@ -123,11 +124,10 @@ pub fn next_ratios(
             _ => None,
         })
         .collect();
-    let logarithms: Vec<f64> = (rates.iter().zip(&optima))
-        .filter_map(|(rate, optimum)| Some((rate / (*optimum)?).ln()))
-        .filter(|logarithm| logarithm.is_finite())
-        .collect();
-    let height = (logarithms.iter().sum::<f64>() / logarithms.len().max(1) as f64).exp();
+    let above = (rates.iter().zip(&optima))
+        .filter_map(|(rate, optimum)| Some(rate / (*optimum)?))
+        .filter(|ratio| ratio.ln().is_finite());
+    let height = geometric_mean(above).unwrap_or(1.0);
     (rates.iter().zip(&optima))
         .map(|(rate, optimum)| next_rate(*rate, optimum.map(|optimum| optimum * height)))
         .collect()

@@ -5,6 +5,7 @@ mod average;
 mod evaluate;
 mod frozen_prefix;
 mod linear_probe;
+mod mean;
 mod schedule;
 mod trainer;
 
@@ -12,5 +13,6 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use average::Average;
 pub use evaluate::{answers, evaluate, outputs};
 pub use linear_probe::LinearProbe;
+pub(crate) use mean::geometric_mean;
 pub use schedule::{Schedule, ScheduleKind};
 pub use trainer::{Rows, StepReport, Trainer, TrainerConfig};

@@ -10,6 +10,7 @@ use candle_core::Device;
 use super::AdamWConfig;
 use super::adamw::AdamW;
 use super::frozen_prefix::FrozenPrefix;
+use super::mean::geometric_mean;
 use super::schedule::Schedule;
 use crate::data::{Batch, Encoded, Padding, TrainOrder, collate};
 use crate::error::{Error, Result};
@@ -167,14 +168,10 @@ impl<'a> Trainer<'a> {
             let mut parameters = group.parameters.iter();
             parameters.any(|parameter| parameter.state() == State::Trainable)
         };
-        let logarithms: Vec<f64> = (self.groups.iter().zip(&self.rates))
+        let rates = (self.groups.iter().zip(&self.rates))
             .filter(|(group, rate)| **rate > 0.0 && is_trained(group))
-            .map(|(_, rate)| rate.ln())
-            .collect();
-        match logarithms.len() {
-            0 => 0.0,
-            count => (logarithms.iter().sum::<f64>() / count as f64).exp(),
-        }
+            .map(|(_, rate)| *rate);
+        geometric_mean(rates).unwrap_or(0.0)
     }
 
     /// Changes the learning rate of one group.
