@@ -437,8 +437,8 @@ impl At<'_> {
         Ok(())
     }
 
-    /// A recipe that trains from beginning to end, for as long as a selection takes with its measurements. What it ends with are
-    /// its last values; `fitted` averages them as after a selection.
+    /// A recipe that trains from beginning to end, for as long as a selection takes with its measurements. LoRA is plain, and what it
+    /// ends with are its last values; `fitted` has LoRA+ and averages, as a selection does.
     fn without_probe(
         self,
         budget: &str,
@@ -458,7 +458,7 @@ impl At<'_> {
             "select.budget=100%".to_owned(),
         ];
         if !fitted {
-            all.push("train.average=0".to_owned());
+            all.extend(["train.average=0", "train.loraplus_lr_ratio=1"].map(str::to_owned));
         }
         all.extend_from_slice(changes);
         self.recipe(&all)

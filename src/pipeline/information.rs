@@ -14,6 +14,8 @@ use crate::error::Result;
 
 /// Passes over the rows from which on they are learnt by heart: up to two, larger sets did no harm.
 const PASSES: f64 = 2.0;
+/// LoRA+'s ratio where rows are seen often: the one that its authors take (Hayou, Ghosh and Yu 2024, <https://arxiv.org/abs/2402.12354>).
+const LORAPLUS_LR_RATIO: f64 = 16.0;
 
 /// Whether a training of so many steps passes over its rows often enough to learn them by heart.
 pub(super) fn sees_rows_often(prepared: &Prepared<'_>, steps: usize) -> bool {
@@ -21,6 +23,14 @@ pub(super) fn sees_rows_often(prepared: &Prepared<'_>, steps: usize) -> bool {
     let examples = (recipe.batch_size).saturating_mul(recipe.accumulate);
     let sequences = prepared.training_rows().encoded.rows.len();
     steps.saturating_mul(examples) as f64 > PASSES * sequences as f64
+}
+
+/// Rate of a LoRA's `B` as a multiple of its `A`'s, the recipe's or, without one, by how often the kept set's training sees the rows: an
+/// `A` that hardly moves learns less by heart, and where rows are new, less than there is to learn.
+pub(super) fn loraplus_lr_ratio(prepared: &Prepared<'_>) -> f64 {
+    let often = sees_rows_often(prepared, prepared.horizon.after);
+    let by_rows = if often { LORAPLUS_LR_RATIO } else { 1.0 };
+    (prepared.recipe.train.loraplus_lr_ratio).unwrap_or(by_rows)
 }
 
 /// Loss of the model as it was found, by a measuring batch; `None` where it does not matter, since the training of what is kept passes

@@ -138,6 +138,11 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             "must be greater than 0",
         ),
         (
+            "train.loraplus_lr_ratio",
+            train.loraplus_lr_ratio.is_none_or(is_positive),
+            "must be greater than 0",
+        ),
+        (
             "train.weight_decay",
             is_not_negative(train.weight_decay),
             "must not be negative",

@@ -4,6 +4,9 @@
 //! `w ← w - η (g + λ w)`. Source: Loshchilov and Hutter 2017, <https://arxiv.org/abs/1711.05101>,
 //! algorithm 2. The direction is a step of its own, since the probe measures along it; the moments
 //! advance once for each direction, never in a measurement.
+//!
+//! A LoRA's `A` steps by a fraction of its `B`'s rate (LoRA+: Hayou, Ghosh and Yu 2024, <https://arxiv.org/abs/2402.12354>).
+//! Its direction is that much shorter, so that a group has one rate, and measurements and fits see the step as it is taken.
 
 use std::sync::Arc;
 
@@ -25,6 +28,8 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Largest norm of the whole gradient; a longer one is scaled down to it.
     pub clip: Option<f64>,
+    /// Rate of a LoRA's `B` as a multiple of its `A`'s, LoRA+'s `λ`; the rates of [`AdamW::apply`] are those of `B`.
+    pub loraplus_lr_ratio: f64,
 }
 
 impl Default for AdamWConfig {
@@ -35,6 +40,17 @@ impl Default for AdamWConfig {
             epsilon: 1e-8,
             weight_decay: 0.01,
             clip: Some(1.0),
+            loraplus_lr_ratio: 1.0,
+        }
+    }
+}
+
+impl AdamWConfig {
+    /// Share of a group's rate that this parameter of it steps by.
+    fn share(&self, parameter: &Parameter) -> f64 {
+        match parameter.part() {
+            Part::LoraA { .. } => self.loraplus_lr_ratio.recip(),
+            _ => 1.0,
         }
     }
 }
@@ -161,7 +177,8 @@ impl AdamW {
     }
 
     /// Norm of the whole gradient, without that of reference weights: they are not trained, so measuring
-    /// them must not change the training of the others.
+    /// them must not change the training of the others. LoRA+ is AdamW on an `A` that is larger by its ratio, whose gradient is as much
+    /// smaller, and so it counts; else a LoRA's `A`, once its `B` has grown, would decide alone how far all others are scaled down.
     fn norm(&self, gradient: &Tensor, parts: &[Tensor]) -> Result<f64> {
         let square = |numbers: &Tensor| -> Result<f64> {
             Ok(numbers
@@ -170,24 +187,25 @@ impl AdamW {
                 .sum_all()?
                 .to_scalar::<f64>()?)
         };
-        let is_reference = |parameter: &Parameter| parameter.kind() == Kind::Base;
-        if !self
-            .parameters
-            .iter()
-            .any(|parameter| is_reference(parameter))
-        {
+        let shares: Vec<f64> = (self.parameters.iter())
+            .map(|parameter| match parameter.kind() {
+                Kind::Base => 0.0,
+                _ => self.config.share(parameter),
+            })
+            .collect();
+        if shares.iter().all(|share| *share == 1.0) {
             return Ok(square(gradient)?.sqrt());
         }
         let mut sum = 0.0;
-        for (parameter, part) in self.parameters.iter().zip(parts) {
-            if !is_reference(parameter) {
-                sum += square(part)?;
+        for (share, part) in shares.iter().zip(parts) {
+            if *share > 0.0 {
+                sum += share.powi(2) * square(part)?;
             }
         }
         Ok(sum.sqrt())
     }
 
-    /// A flat direction as one tensor for each parameter.
+    /// A flat direction as one tensor for each parameter, that of a LoRA's `A` shorter by LoRA+'s ratio.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -196,9 +214,13 @@ impl AdamW {
         let mut directions = Directions::default();
         for parameter in &self.parameters {
             let shape = parameter.initial().shape();
-            let part = flat
+            let mut part = flat
                 .narrow(D::Minus1, start, shape.elem_count())?
                 .reshape(shape)?;
+            let share = self.config.share(parameter);
+            if share != 1.0 {
+                part = (part * share)?;
+            }
             directions.insert(parameter.index(), part);
             start += shape.elem_count();
         }
@@ -220,7 +242,8 @@ impl AdamW {
             }
             let mut value = parameter.value();
             if decays(parameter) && self.config.weight_decay > 0.0 {
-                value = (value * (1.0 - rate * self.config.weight_decay))?;
+                let own_rate = rate * self.config.share(parameter);
+                value = (value * (1.0 - own_rate * self.config.weight_decay))?;
             }
             parameter.set(&(value - (direction * rate)?)?)?;
         }

@@ -60,8 +60,13 @@ impl Bench {
 
     /// A fixture with its superset at the identity.
     pub fn attached(name: &str, classes: usize, dtype: DType, seed: u64) -> Self {
+        Self::with(superset(), name, classes, dtype, seed)
+    }
+
+    /// A fixture with another superset at the identity.
+    pub fn with(superset: Superset, name: &str, classes: usize, dtype: DType, seed: u64) -> Self {
         let golden = Golden::open(name);
-        let adapters = Adapters::superset(superset(), seed);
+        let adapters = Adapters::superset(superset, seed);
         let source = if classes == 3 {
             HeadSource::Checkpoint
         } else {

@@ -1,13 +1,13 @@
-//! AdamW against PyTorch's.
+//! AdamW against PyTorch's, and LoRA+ against AdamW with a rate for each half.
 
 use std::collections::HashMap;
 
 use autopeft::train::{AdamW, AdamWConfig};
-use autopeft_adapters::{Adapters, Part, Pass, ops};
+use autopeft_adapters::{Adapters, LoraPlan, Parameter, Part, Pass, Superset, ops};
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
-use super::fixture::{assert_lists_close, numbers};
+use super::fixture::{Bench, assert_lists_close, numbers, superset};
 use super::golden::device;
 
 const WEIGHT: [f64; 6] = [0.3, -0.2, 0.1, 0.4, -0.5, 0.6];
@@ -84,4 +84,80 @@ fn five_steps_equal_those_of_pytorch() {
     let parameters = adapters.parameters();
     assert_lists_close(&numbers(&parameters[0].value()), &WEIGHT_AFTER, 1e-12);
     assert_lists_close(&numbers(&parameters[1].value()), &BIAS_AFTER, 1e-12);
+}
+
+/// All parameters after some steps of a model whose LoRAs start with an `A` that is so many times larger, and a scale as much
+/// smaller. Values of `A` are of the size that they would have without that.
+fn trained(size_of_a: f64, config: AdamWConfig, rate_of_a: f64) -> Vec<f64> {
+    let lora = superset().lora.map(|lora| LoraPlan {
+        scale: lora.scale / size_of_a,
+        ..lora
+    });
+    let bench = Bench::with(Superset { lora, ..superset() }, "bert", 3, DType::F64, 7);
+    let is_a = |parameter: &Parameter| matches!(parameter.part(), Part::LoraA { .. });
+    let parameters = bench.adapters.parameters();
+    for parameter in parameters.iter().filter(|parameter| is_a(parameter)) {
+        let larger = (parameter.value() * size_of_a).expect("a tensor");
+        parameter.set(&larger).expect("a value");
+    }
+    let mut optimizer = AdamW::new(parameters.clone(), config);
+    for _ in 0..5 {
+        let (_, gradients) = bench.gradients();
+        let flat = optimizer.direction(&gradients).expect("a direction");
+        let directions = optimizer.split(&flat).expect("directions");
+        let rate = |parameter: &Parameter| if is_a(parameter) { rate_of_a } else { RATE };
+        optimizer.apply(&directions, rate).expect("a step");
+    }
+    let values = parameters.iter().flat_map(|parameter| {
+        let size = if is_a(parameter) { size_of_a } else { 1.0 };
+        let values = numbers(&parameter.value()).into_iter();
+        values.map(move |value| value / size)
+    });
+    values.collect()
+}
+
+const RATE: f64 = 0.05;
+const PLUS: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    clip: None,
+    loraplus_lr_ratio: 16.0,
+};
+
+fn furthest(one: &[f64], other: &[f64]) -> f64 {
+    let distances = one.iter().zip(other).map(|(a, b)| (a - b).abs());
+    distances.fold(0.0, f64::max)
+}
+
+/// Also in the weight decay, as in PEFT's `create_loraplus_optimizer`, where `A` is a parameter group with a rate of its own.
+#[test]
+fn loraplus_is_a_lower_rate_of_a() {
+    let plain = AdamWConfig {
+        loraplus_lr_ratio: 1.0,
+        ..PLUS
+    };
+    let expected = trained(1.0, plain, RATE / 16.0);
+    assert_lists_close(&trained(1.0, PLUS, RATE), &expected, 1e-12);
+    assert!(furthest(&trained(1.0, plain, RATE), &expected) > 0.1);
+}
+
+/// Also where gradients are clipped.
+#[test]
+fn loraplus_is_adamw_on_a_larger_a() {
+    let plus = AdamWConfig {
+        epsilon: 1e-11, // above rounding, below gradients
+        weight_decay: 0.0,
+        clip: Some(1e-2),
+        ..PLUS
+    };
+    let plain = AdamWConfig {
+        loraplus_lr_ratio: 1.0,
+        ..plus
+    };
+    let expected = trained(16.0, plain, RATE);
+    assert!(furthest(&trained(1.0, plus, RATE), &expected) < 1e-5);
+    let not_clipped = AdamWConfig { clip: None, ..plus };
+    assert!(furthest(&trained(1.0, not_clipped, RATE), &expected) > 1e-3);
 }

@@ -40,6 +40,23 @@ fn a_result_has_exactly_its_files_and_leaves_nothing_beside_it() {
 }
 
 #[test]
+fn loraplus_is_for_rows_that_are_seen_often() {
+    let adapter = |steps: usize, ratio: &str| {
+        let bench = Bench::new();
+        bench.report(&[
+            &format!("train.steps={}", 6 + steps),
+            &format!("train.loraplus_lr_ratio={ratio}"),
+        ]);
+        fs::read(bench.out().join("adapter_model.safetensors")).unwrap()
+    };
+    for (steps, ratio, other) in [(40, "16", "1"), (6, "1", "16")] {
+        let by_rows = adapter(steps, "null");
+        assert_eq!(by_rows, adapter(steps, ratio));
+        assert_ne!(by_rows, adapter(steps, other));
+    }
+}
+
+#[test]
 fn the_adapter_is_the_mean_of_the_last_values() {
     let adapter = |steps: usize, average: &str| {
         let bench = Bench::new();

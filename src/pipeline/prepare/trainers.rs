@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::information::loraplus_lr_ratio;
 use super::Prepared;
 use crate::data::{Batching, TrainOrder};
 use crate::error::Result;
@@ -175,6 +176,7 @@ impl Prepared<'_> {
             epsilon: train.epsilon,
             weight_decay: train.weight_decay,
             clip: (train.clip > 0.0).then_some(train.clip),
+            loraplus_lr_ratio: loraplus_lr_ratio(self),
         }
     }
 }
