@@ -5,8 +5,9 @@
 //! algorithm 2. The direction is a step of its own, since the probe measures along it; the moments
 //! advance once for each direction, never in a measurement.
 //!
-//! A LoRA's `A` steps by a fraction of its `B`'s rate (LoRA+: Hayou, Ghosh and Yu 2024, <https://arxiv.org/abs/2402.12354>).
-//! Its direction is that much shorter, so that a group has one rate, and measurements and fits see the step as it is taken.
+//! LoRA+ (Hayou, Ghosh and Yu 2024, <https://arxiv.org/abs/2402.12354>) is AdamW on an `A` that is `λ` times larger, under a scale as
+//! much smaller: the gradient of such an `A` is a `λ`-th, in the norm too, and `A` itself moves by a `λ`-th of its direction. So a
+//! group has one rate, and measurements and fits see the step as it is taken.
 
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Default for AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// Share of a group's rate that this parameter of it steps by.
+    /// Share of a group's rate that this parameter of it steps by, and of its gradient that counts.
     fn share(&self, parameter: &Parameter) -> f64 {
         match parameter.part() {
             Part::LoraA { .. } => self.loraplus_lr_ratio.recip(),
@@ -93,7 +94,7 @@ impl AdamW {
             .parameters
             .iter()
             .map(|parameter| match gradients.get(parameter.index()) {
-                Some(gradient) => gradient.flatten_all(),
+                Some(gradient) => scaled(gradient.flatten_all()?, self.config.share(parameter)),
                 None => parameter.initial().zeros_like()?.flatten_all(),
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
@@ -177,8 +178,7 @@ impl AdamW {
     }
 
     /// Norm of the whole gradient, without that of reference weights: they are not trained, so measuring
-    /// them must not change the training of the others. LoRA+ is AdamW on an `A` that is larger by its ratio, whose gradient is as much
-    /// smaller, and so it counts; else a LoRA's `A`, once its `B` has grown, would decide alone how far all others are scaled down.
+    /// them must not change the training of the others.
     fn norm(&self, gradient: &Tensor, parts: &[Tensor]) -> Result<f64> {
         let square = |numbers: &Tensor| -> Result<f64> {
             Ok(numbers
@@ -187,19 +187,18 @@ impl AdamW {
                 .sum_all()?
                 .to_scalar::<f64>()?)
         };
-        let shares: Vec<f64> = (self.parameters.iter())
-            .map(|parameter| match parameter.kind() {
-                Kind::Base => 0.0,
-                _ => self.config.share(parameter),
-            })
-            .collect();
-        if shares.iter().all(|share| *share == 1.0) {
+        let is_reference = |parameter: &Parameter| parameter.kind() == Kind::Base;
+        if !self
+            .parameters
+            .iter()
+            .any(|parameter| is_reference(parameter))
+        {
             return Ok(square(gradient)?.sqrt());
         }
         let mut sum = 0.0;
-        for (share, part) in shares.iter().zip(parts) {
-            if *share > 0.0 {
-                sum += share.powi(2) * square(part)?;
+        for (parameter, part) in self.parameters.iter().zip(parts) {
+            if !is_reference(parameter) {
+                sum += square(part)?;
             }
         }
         Ok(sum.sqrt())
@@ -214,14 +213,13 @@ impl AdamW {
         let mut directions = Directions::default();
         for parameter in &self.parameters {
             let shape = parameter.initial().shape();
-            let mut part = flat
+            let part = flat
                 .narrow(D::Minus1, start, shape.elem_count())?
                 .reshape(shape)?;
-            let share = self.config.share(parameter);
-            if share != 1.0 {
-                part = (part * share)?;
-            }
-            directions.insert(parameter.index(), part);
+            directions.insert(
+                parameter.index(),
+                scaled(part, self.config.share(parameter))?,
+            );
             start += shape.elem_count();
         }
         Ok(directions)
@@ -275,6 +273,13 @@ impl AdamW {
         self.parameters.retain(|parameter| keep(parameter));
         Ok(())
     }
+}
+
+fn scaled(tensor: Tensor, factor: f64) -> candle_core::Result<Tensor> {
+    if factor == 1.0 {
+        return Ok(tensor);
+    }
+    tensor * factor
 }
 
 fn decays(parameter: &Parameter) -> bool {

@@ -93,7 +93,12 @@ fn trained(size_of_a: f64, config: AdamWConfig, rate_of_a: f64) -> Vec<f64> {
         scale: lora.scale / size_of_a,
         ..lora
     });
-    let bench = Bench::with(Superset { lora, ..superset() }, "bert", 3, DType::F64, 7);
+    let superset = Superset {
+        lora,
+        inert_bias: false, // whose gradients are rounding
+        ..superset()
+    };
+    let bench = Bench::with(superset, "bert", 3, DType::F64, 7);
     let is_a = |parameter: &Parameter| matches!(parameter.part(), Part::LoraA { .. });
     let parameters = bench.adapters.parameters();
     for parameter in parameters.iter().filter(|parameter| is_a(parameter)) {
@@ -134,12 +139,16 @@ fn furthest(one: &[f64], other: &[f64]) -> f64 {
 /// Also in the weight decay, as in PEFT's `create_loraplus_optimizer`, where `A` is a parameter group with a rate of its own.
 #[test]
 fn loraplus_is_a_lower_rate_of_a() {
-    let plain = AdamWConfig {
-        loraplus_lr_ratio: 1.0,
+    let plus = AdamWConfig {
+        epsilon: 1e-16, // it is added to the root of a smaller second moment here
         ..PLUS
     };
+    let plain = AdamWConfig {
+        loraplus_lr_ratio: 1.0,
+        ..plus
+    };
     let expected = trained(1.0, plain, RATE / 16.0);
-    assert_lists_close(&trained(1.0, PLUS, RATE), &expected, 1e-12);
+    assert_lists_close(&trained(1.0, plus, RATE), &expected, 1e-8);
     assert!(furthest(&trained(1.0, plain, RATE), &expected) > 0.1);
 }
 
@@ -147,7 +156,6 @@ fn loraplus_is_a_lower_rate_of_a() {
 #[test]
 fn loraplus_is_adamw_on_a_larger_a() {
     let plus = AdamWConfig {
-        epsilon: 1e-11, // above rounding, below gradients
         weight_decay: 0.0,
         clip: Some(1e-2),
         ..PLUS
@@ -157,7 +165,7 @@ fn loraplus_is_adamw_on_a_larger_a() {
         ..plus
     };
     let expected = trained(16.0, plain, RATE);
-    assert!(furthest(&trained(1.0, plus, RATE), &expected) < 1e-5);
+    assert_lists_close(&trained(1.0, plus, RATE), &expected, 1e-12);
     let not_clipped = AdamWConfig { clip: None, ..plus };
     assert!(furthest(&trained(1.0, not_clipped, RATE), &expected) > 1e-3);
 }
