@@ -395,7 +395,7 @@ impl Default for Select {
             method: Method::default(),
             budget: "0.3%".to_owned(),
             order: vec![ModuleKind::Norm, ModuleKind::Lora],
-            per_nat: Some(4.0),
+            per_nat: Some(12.0),
             solver: Solver::default(),
             psi: 10.0,
             top: 10,
