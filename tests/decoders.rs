@@ -98,12 +98,13 @@ fn loss(model: &dyn CausalLm, inputs: &Inputs, pass: &Pass) -> Tensor {
 }
 
 /// The model with everything attached and moved off the identity, and the gradients of its loss.
-fn gradients(
+/// A model with every kind attached, away from the identity.
+fn moved(
     golden: &Golden,
     dtype: DType,
     dropout: f64,
     options: LoadOptions,
-) -> (Adapters, Gradients) {
+) -> (Adapters, Box<dyn CausalLm>) {
     let adapters = Adapters::superset(superset(false, dropout), 7);
     let model = load(golden, &adapters, dtype, options);
     for parameter in adapters.parameters() {
@@ -118,6 +119,16 @@ fn gradients(
             .set(&(initial + noise).expect("a sum"))
             .expect("the same shape");
     }
+    (adapters, model)
+}
+
+fn gradients(
+    golden: &Golden,
+    dtype: DType,
+    dropout: f64,
+    options: LoadOptions,
+) -> (Adapters, Gradients) {
+    let (adapters, model) = moved(golden, dtype, dropout, options);
     let pass = Pass::train(3);
     let loss = loss(&*model, &golden.inputs, &pass);
     let gradients = pass.backward(&loss).expect("gradients");
@@ -257,6 +268,49 @@ fn recomputing_layers_gives_the_same_gradients() {
             let (got, expected) = (got.expect("recomputed"), expected.expect("plain"));
             assert_close(got, expected, 1e-10, 1e-12, &what);
         }
+    }
+}
+
+/// By finite differences, whose losses have the masks of the forward pass alone.
+#[test]
+fn recomputed_layers_drop_what_they_dropped_before() {
+    const STEP: f64 = 1e-6;
+    let recomputed = LoadOptions {
+        checkpointing: true,
+        ..LoadOptions::default()
+    };
+    let number = |tensor: Tensor| tensor.to_scalar::<f64>().expect("a number");
+    for name in ["gpt2", "gpt-neox", "phi3", "llama"] {
+        let golden = Golden::open_in("decoders", name);
+        let (adapters, model) = moved(&golden, DType::F64, 0.2, recomputed);
+        let pass = Pass::train_dropping(3, 0.3);
+        let gradients = pass
+            .backward(&loss(&*model, &golden.inputs, &pass))
+            .expect("gradients");
+        let parameters = adapters.parameters();
+        let values: Vec<Tensor> = parameters.iter().map(|p| p.value()).collect();
+        let direction = |index: usize| values[index].cos().expect("a tensor");
+        let at = |step: f64| {
+            for (index, parameter) in parameters.iter().enumerate() {
+                let moved = (direction(index) * step).and_then(|change| &values[index] + change);
+                let moved = moved.expect("a sum");
+                parameter.set(&moved).expect("the same shape");
+            }
+            let pass = Pass::train_dropping(3, 0.3);
+            number(loss(&*model, &golden.inputs, &pass))
+        };
+        let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        let got: f64 = (parameters.iter().enumerate())
+            .map(|(index, parameter)| {
+                let gradient = gradients.get(parameter.index()).expect("a gradient");
+                let along = (gradient * direction(index)).and_then(|along| along.sum_all());
+                number(along.expect("a sum"))
+            })
+            .sum();
+        assert!(
+            (got - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+            "{name}: {got} by the graph, {expected} by differences"
+        );
     }
 }
 

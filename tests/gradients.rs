@@ -290,6 +290,52 @@ fn every_gradient_of_a_decoder_equals_finite_differences() {
 }
 
 #[test]
+fn gradients_of_dropped_activations_equal_finite_differences() {
+    const STEP: f64 = 1e-6;
+    for name in ["bert", "roberta", "distilbert", "gpt2", "gpt-neox", "phi3"] {
+        let golden = Golden::open(name);
+        let labels = labels(&golden);
+        let (model, adapters) =
+            attach(&golden, Head::new(3), BottleneckStyle::Pfeiffer, DType::F64);
+        perturb(&adapters);
+        let loss = |hidden: f64| {
+            let pass = Pass::train_dropping(5, hidden); // the same masks in each pass
+            let logits = model.forward(&golden.inputs, &pass).expect("logits");
+            let loss = ops::cross_entropy(&logits, &labels).expect("a loss");
+            (loss.to_scalar::<f64>().expect("a number"), pass, loss)
+        };
+        let (dropped, pass, scalar) = loss(0.3);
+        assert_eq!(dropped, loss(0.3).0, "{name}");
+        assert!(
+            (dropped - loss(0.0).0).abs() > 1e-3,
+            "{name}: nothing is dropped"
+        );
+        let gradients = pass.backward(&scalar).expect("gradients");
+        for parameter in adapters.parameters() {
+            let what = format!("{name} {}", parameter.name());
+            let direction = noise(&parameter, 0.9);
+            let before = parameter.value();
+            let at = |step: f64| {
+                move_by(&parameter, &direction, step);
+                let (loss, ..) = loss(0.3);
+                parameter.set(&before).expect("the same shape");
+                loss
+            };
+            let slope = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            let gradient = gradients
+                .get(parameter.index())
+                .unwrap_or_else(|| panic!("none for {what}"));
+            let along = (gradient * &direction).and_then(|product| product.sum_all());
+            let along = along.and_then(|sum| sum.to_scalar::<f64>()).expect("a sum");
+            assert!(
+                (along - slope).abs() <= 1e-6 * (1.0 + slope.abs()),
+                "{what}: {along} by the graph, {slope} by differences"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_bottleneck_style_has_the_gradients_of_finite_differences() {
     for name in FAMILIES {
         for style in [BottleneckStyle::Pfeiffer, BottleneckStyle::Parallel] {

@@ -307,6 +307,15 @@ fn the_order_of_kinds_is_a_list_without_repetition() {
 }
 
 #[test]
+fn kept_outputs_and_dropout_exclude_each_other() {
+    let keeps = "train.keep_frozen_layers=true";
+    assert!(fault("", &[keeps, "train.dropout=0.1"]).contains("changes from pass to pass"));
+    assert!(read("", &[keeps, "train.dropout=0"]).is_ok());
+    assert!(read("", &["train.dropout=0.1"]).is_ok());
+    assert!(fault("", &["train.dropout=1"]).contains("less than 1"));
+}
+
+#[test]
 fn the_export_target_restricts_the_superset_and_never_against_the_recipe() {
     assert!(read("", &[]).unwrap().superset.bottleneck.enabled);
     let recipe = read(

@@ -4,12 +4,13 @@
 //! index. Only activations travel through candle's graph, so no gradient of a frozen weight is ever
 //! computed, and a layer may have any number of parameters.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::ops::function1;
 use crate::parameter::{Parameter, State};
 use crate::prefix::Prefix;
 use crate::tape::{Directions, Gradients, Tape};
@@ -37,11 +38,56 @@ pub struct Start {
     pub layers: usize,
 }
 
+/// Which activations a training pass drops.
+#[derive(Debug)]
+struct Dropout {
+    random: Mutex<ChaCha8Rng>,
+    /// Rate of the base model's own, beside those that modules have.
+    hidden: f64,
+}
+
+impl Dropout {
+    fn new(seed: u64, hidden: f64) -> Box<Self> {
+        Box::new(Self {
+            random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            hidden,
+        })
+    }
+
+    fn random(&self) -> MutexGuard<'_, ChaCha8Rng> {
+        match self.random.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    /// Another source of masks, at the same rate.
+    fn seed(&self) -> Seed {
+        Seed {
+            seed: self.random().random(),
+            hidden: self.hidden,
+        }
+    }
+}
+
+/// What makes the same [`Dropout`] again.
+#[derive(Debug, Clone, Copy)]
+struct Seed {
+    seed: u64,
+    hidden: f64,
+}
+
+impl Seed {
+    fn dropout(self) -> Box<Dropout> {
+        Dropout::new(self.seed, self.hidden)
+    }
+}
+
 /// One part of a pass, to be run twice with the same dropout: for its value, and later with a graph.
 #[derive(Debug)]
 pub(crate) struct Twice {
     tape: Arc<Tape>,
-    seed: Option<u64>,
+    seed: Option<Seed>,
     directions: Option<Arc<Directions>>,
     record: Option<Prefix>,
 }
@@ -50,9 +96,7 @@ impl Twice {
     /// A pass for the value alone.
     pub(crate) fn value(&self) -> Pass {
         let pass = match self.seed {
-            Some(seed) => Pass::whole(Mode::Value(Box::new(Mutex::new(
-                ChaCha8Rng::seed_from_u64(seed),
-            )))),
+            Some(seed) => Pass::whole(Mode::Value(seed.dropout())),
             None => Pass::eval(),
         };
         Pass {
@@ -71,9 +115,7 @@ impl Twice {
             },
             None => Mode::Train {
                 tape,
-                dropout: self
-                    .seed
-                    .map(|seed| Box::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
+                dropout: self.seed.map(Seed::dropout),
             },
         })
     }
@@ -89,10 +131,10 @@ enum Mode {
     /// The value alone, each copy of the batch with a variant of its own.
     Variants(Vec<Variant>),
     /// The value alone, but with the dropout of a training pass.
-    Value(Box<Mutex<ChaCha8Rng>>),
+    Value(Box<Dropout>),
     Train {
         tape: Arc<Tape>,
-        dropout: Option<Box<Mutex<ChaCha8Rng>>>,
+        dropout: Option<Box<Dropout>>,
     },
     Measure {
         tape: Arc<Tape>,
@@ -123,11 +165,16 @@ impl Pass {
         Self::whole(Mode::Eval)
     }
 
-    /// A pass for gradients of the trainable parameters, with dropout masks drawn from `seed`.
+    /// A pass for gradients of the trainable parameters, with the modules' dropout masks drawn from `seed`.
     pub fn train(seed: u64) -> Self {
+        Self::train_dropping(seed, 0.0)
+    }
+
+    /// The same, which drops activations of the base model too, at the rate `hidden`: see [`Pass::dropout`].
+    pub fn train_dropping(seed: u64, hidden: f64) -> Self {
         Self::whole(Mode::Train {
             tape: Tape::new(),
-            dropout: Some(Box::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)))),
+            dropout: Some(Dropout::new(seed, hidden)),
         })
     }
 
@@ -296,13 +343,7 @@ impl Pass {
             Mode::Eval | Mode::Value(_) | Mode::Variants(_) => None,
             Mode::Train { tape, dropout } => Some(Twice {
                 tape: tape.clone(),
-                seed: dropout.as_ref().map(|dropout| {
-                    let mut random = match dropout.lock() {
-                        Ok(guard) => guard,
-                        Err(poisoned) => poisoned.into_inner(),
-                    };
-                    random.random()
-                }),
+                seed: dropout.as_ref().map(|dropout| dropout.seed()),
                 directions: None,
                 record: self.record.clone(),
             }),
@@ -315,18 +356,35 @@ impl Pass {
         }
     }
 
+    /// Activations of the base model where it has its dropout (behind its embeddings, on what a block adds to the residual stream, before
+    /// its head), dropped at the rate that the pass has for them; as they are in all other passes. Any shape, differentiable.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn dropout(&self, x: Tensor) -> candle_core::Result<Tensor> {
+        let rate = self.drops().map_or(0.0, |dropout| dropout.hidden);
+        let Some(mask) = self.dropout_mask(rate, &x)? else {
+            return Ok(x);
+        };
+        let kept = (x.detach() * &mask)?;
+        function1("dropout", &x, kept, move |gradient| gradient * &mask)
+    }
+
+    fn drops(&self) -> Option<&Dropout> {
+        match &self.mode {
+            Mode::Train { dropout, .. } => dropout.as_deref(),
+            Mode::Value(dropout) => Some(dropout),
+            Mode::Eval | Mode::Variants(_) | Mode::Measure { .. } => None,
+        }
+    }
+
     /// An inverted-dropout mask of zeros and `1 / (1 - rate)`, or `None` when nothing is dropped.
     pub(crate) fn dropout_mask(
         &self,
         rate: f64,
         like: &Tensor,
     ) -> candle_core::Result<Option<Tensor>> {
-        let (Mode::Train {
-            dropout: Some(dropout),
-            ..
-        }
-        | Mode::Value(dropout)) = &self.mode
-        else {
+        let Some(dropout) = self.drops() else {
             return Ok(None);
         };
         if rate <= 0.0 {
@@ -336,13 +394,10 @@ impl Pass {
             record.note_draw();
         }
         let keep = (1.0 / (1.0 - rate)) as f32;
-        let mut random = match dropout.lock() {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        let mut random = dropout.random();
         let mask: Vec<f32> = (0..like.elem_count())
             .map(|_| {
-                if random.random::<f64>() < rate {
+                if f64::from(random.random::<f32>()) < rate {
                     0.0
                 } else {
                     keep

@@ -52,7 +52,10 @@ impl Model for Bert {
             self.embeddings.forward(inputs, &positions)
         })?;
         ops::scope(&embedded, |embedded| {
-            let hidden = pass.before_layers(|| self.embeddings.norm.forward(embedded, pass))?;
+            let hidden = pass.before_layers(|| {
+                let embedded = self.embeddings.norm.forward(embedded, pass)?;
+                Ok::<_, ModelError>(pass.dropout(embedded)?)
+            })?;
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
@@ -106,7 +109,7 @@ impl BertHead {
                     let pooled = pooler.forward(&first_token(hidden)?, pass)?;
                     Ok::<_, ModelError>(ops::tanh(&pooled)?)
                 })?;
-                Ok(classifier.forward(&pooled, pass)?)
+                Ok(classifier.forward(&pass.dropout(pooled)?, pass)?)
             }
             Self::Mean(head) => head.forward(hidden, inputs, pass),
         }
@@ -250,14 +253,14 @@ impl Layer {
         };
         let query = self.query.forward(read, pass)?;
         let context = ops::attention(&query, &key, &value, mask, self.attention)?;
-        let block = self.attention_dense.forward(&context, pass)?;
+        let block = pass.dropout(self.attention_dense.forward(&context, pass)?)?;
         let attended =
             self.attention_adapter
                 .finish_block(&block, read, &self.attention_norm, pass)?;
         let inner = self
             .activation
             .forward(&self.intermediate.forward(&attended, pass)?)?;
-        let block = self.output_dense.forward(&inner, pass)?;
+        let block = pass.dropout(self.output_dense.forward(&inner, pass)?)?;
         Ok(self
             .output_adapter
             .finish_block(&block, &attended, &self.output_norm, pass)?)

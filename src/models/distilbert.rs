@@ -73,7 +73,10 @@ impl Model for DistilBert {
         })?;
         ops::scope(&sum, |sum| {
             // (batch, sequence, hidden)
-            let hidden = pass.before_layers(|| self.embedding_norm.forward(sum, pass))?;
+            let hidden = pass.before_layers(|| {
+                let embedded = self.embedding_norm.forward(sum, pass)?;
+                Ok::<_, ModelError>(pass.dropout(embedded)?)
+            })?;
             let hidden = self.encode(hidden, inputs, pass)?;
             self.head.forward(hidden, inputs, pass)
         })
@@ -144,7 +147,7 @@ impl DistilBertHead {
             } => {
                 let first = pass.features(hidden, first_token)?;
                 let inner = ops::relu(&pre_classifier.forward(&first, pass)?)?;
-                Ok(classifier.forward(&inner, pass)?)
+                Ok(classifier.forward(&pass.dropout(inner)?, pass)?)
             }
             Self::Mean(head) => head.forward(hidden, inputs, pass),
         }
@@ -218,7 +221,7 @@ impl Layer {
         let inner = self
             .activation
             .forward(&self.lin1.forward(&attended, pass)?)?;
-        let block = self.lin2.forward(&inner, pass)?;
+        let block = pass.dropout(self.lin2.forward(&inner, pass)?)?;
         Ok(self
             .output_adapter
             .finish_block(&block, &attended, &self.output_norm, pass)?)

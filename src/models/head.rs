@@ -151,7 +151,7 @@ impl MeanHead {
     ) -> Result<Tensor, ModelError> {
         // (batch, hidden)
         let mean = pass.features(hidden, |x| ops::mean_tokens(&x, &inputs.attention_mask))?;
-        Ok(self.classifier.forward(&mean, pass)?)
+        Ok(self.classifier.forward(&pass.dropout(mean)?, pass)?)
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A family is one file: an ordinary model that asks [`Adapters`] for its layers. Its module paths are those of
 //! the `…ForSequenceClassification` class in `transformers`, so names in a checkpoint, an adapter and a report
-//! are the same. The base model's own dropout is never applied, also not in training: measured derivatives and
-//! gradients are those of one function. LoRA has dropout of its own.
+//! are the same. The base model's own dropout, like that of a LoRA, acts in training passes alone: measured
+//! derivatives are those of one function. It has one rate for all places, and attention probabilities are not dropped.
 //!
 //! ```no_run
 //! # use std::{path::Path, sync::Arc};

@@ -61,7 +61,10 @@ impl Model for Roberta {
             self.embeddings.forward(inputs, &positions)
         })?;
         ops::scope(&embedded, |embedded| {
-            let hidden = pass.before_layers(|| self.embeddings.norm.forward(embedded, pass))?;
+            let hidden = pass.before_layers(|| {
+                let embedded = self.embeddings.norm.forward(embedded, pass)?;
+                Ok::<_, ModelError>(pass.dropout(embedded)?)
+            })?;
             let hidden = self
                 .encoder
                 .forward(hidden, inputs, self.head.reads(), pass)?;
@@ -108,8 +111,8 @@ impl RobertaHead {
         match self {
             Self::FirstToken { dense, out_proj } => {
                 let first = pass.features(hidden, first_token)?;
-                let inner = ops::tanh(&dense.forward(&first, pass)?)?;
-                Ok(out_proj.forward(&inner, pass)?)
+                let inner = ops::tanh(&dense.forward(&pass.dropout(first)?, pass)?)?;
+                Ok(out_proj.forward(&pass.dropout(inner)?, pass)?)
             }
             Self::Mean(head) => head.forward(hidden, inputs, pass),
         }

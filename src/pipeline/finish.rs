@@ -75,6 +75,7 @@ fn go_on(
     recorder: &Recorder<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    fitted.trainer.set_dropout(prepared.recipe.train.dropout);
     let steps = whole.saturating_sub(fitted.trainer.step());
     let share = match sees_rows_often(prepared, steps) {
         true => prepared.recipe.train.average,

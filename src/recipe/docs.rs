@@ -198,6 +198,7 @@ pub const KEYS: &[Key] = &[
     row("train.learning_rate", Form::Number, "learning rate of the adapter, the start of every group's own"),
     row("train.head_learning_rate", OPTIONAL_NUMBER, "learning rate of the head; `null` is `learning_rate`"),
     row("train.loraplus_lr_ratio", OPTIONAL_NUMBER, "rate of a LoRA's B, which is `learning_rate`, as a multiple of its A's (LoRA+); `null` is 16 where the chosen set's training passes over the rows more than twice, and else 1, which is plain LoRA"),
+    row("train.dropout", Form::Number, "rate at which activations of the base model are dropped, behind its embeddings, on what its blocks add and before the head, in the training of the chosen set; attention probabilities are not"),
     row("train.weight_decay", Form::Number, "decoupled weight decay, not on biases and norms"),
     row("train.beta1", Form::Number, "decay of the first moment"),
     row("train.beta2", Form::Number, "decay of the second moment"),

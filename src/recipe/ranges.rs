@@ -143,6 +143,16 @@ pub(super) fn ranges(recipe: &Recipe) -> Vec<(&'static str, bool, &'static str)>
             "must be greater than 0",
         ),
         (
+            "train.dropout",
+            is_fraction(train.dropout),
+            "must be at least 0 and less than 1",
+        ),
+        (
+            "train.dropout",
+            !train.keep_frozen_layers || train.dropout <= 0.0,
+            "what is dropped changes from pass to pass, and cannot be kept: leave it out, or `train.keep_frozen_layers`",
+        ),
+        (
             "train.weight_decay",
             is_not_negative(train.weight_decay),
             "must not be negative",

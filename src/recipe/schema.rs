@@ -267,6 +267,8 @@ pub struct Train {
     pub head_learning_rate: Option<f64>,
     /// Learning rate of a LoRA's `B`, which is the adapter's, as a multiple of its `A`'s; `None` goes by how often rows are seen.
     pub loraplus_lr_ratio: Option<f64>,
+    /// Rate of the base model's own dropout, in the training of the chosen set.
+    pub dropout: f64,
     /// Decoupled weight decay, not on biases and norms.
     pub weight_decay: f64,
     /// Decay of the first moment.
@@ -297,6 +299,7 @@ impl Default for Train {
             learning_rate: 3e-3,
             head_learning_rate: None,
             loraplus_lr_ratio: None,
+            dropout: 0.0,
             weight_decay: 0.01,
             beta1: 0.9,
             beta2: 0.999,

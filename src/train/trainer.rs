@@ -79,6 +79,7 @@ pub struct Trainer<'a> {
     optimizer: AdamW,
     groups: &'a [Group],
     rates: Vec<f64>,
+    dropout: f64,
     group_of: HashMap<usize, usize>,
     parameters: Vec<Arc<Parameter>>,
     below: FrozenPrefix,
@@ -114,6 +115,7 @@ impl<'a> Trainer<'a> {
             optimizer: AdamW::new(parameters.clone(), config.optimizer),
             groups,
             rates,
+            dropout: 0.0,
             group_of,
             parameters,
             below: FrozenPrefix::default(),
@@ -179,6 +181,12 @@ impl<'a> Trainer<'a> {
         if let Some(entry) = self.rates.get_mut(group) {
             *entry = rate;
         }
+    }
+
+    /// From the next step on, drops the base model's activations at this rate, 0 at first: see [`Pass::dropout`]. Kept outputs
+    /// of frozen layers are those of a pass that drops nothing, so that with them it has no effect.
+    pub fn set_dropout(&mut self, rate: f64) {
+        self.dropout = rate;
     }
 
     /// Goes on with the groups for which `keep` holds. The others are frozen where they are, and lose
@@ -261,7 +269,7 @@ impl<'a> Trainer<'a> {
             let (pass, record) = if self.config.keep_frozen_layers {
                 self.below.pass(&self.parameters, &batch, seed)?
             } else {
-                (Pass::train(seed), None)
+                (Pass::train_dropping(seed, self.dropout), None)
             };
             let outcome = self.model.outcome(&batch, &pass)?;
             let mut gradients = pass.backward(&outcome.scalar()?)?;

@@ -57,6 +57,21 @@ fn loraplus_is_for_rows_that_are_seen_often() {
 }
 
 #[test]
+fn dropout_is_in_the_training_of_what_was_chosen_and_nowhere_before() {
+    let run = |dropout: &str| {
+        let bench = Bench::new();
+        let report = bench.report(&[&format!("train.dropout={dropout}")]);
+        let adapter = fs::read(bench.out().join("adapter_model.safetensors")).unwrap();
+        (serde_json::to_value(&report.groups).unwrap(), adapter)
+    };
+    let (groups, without) = run("0");
+    let (measured, with) = run("0.1");
+    assert_eq!(measured, groups);
+    assert_ne!(with, without);
+    assert_eq!(run("0.1").1, with);
+}
+
+#[test]
 fn the_adapter_is_the_mean_of_the_last_values() {
     let adapter = |steps: usize, average: &str| {
         let bench = Bench::new();

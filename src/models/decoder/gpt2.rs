@@ -71,11 +71,12 @@ impl Layer for Gpt2Layer {
             .attention
             .forward(part(0)?, part(1)?, part(2)?, context, cache)?;
         let [x, mixed] = reads::narrow(x, mixed, reads)?;
-        let x = ops::add(&x, &self.output.forward(&mixed, pass)?)?;
+        let block = pass.dropout(self.output.forward(&mixed, pass)?)?;
+        let x = ops::add(&x, &block)?;
         let inner = self
             .up
             .forward(&self.second_norm.forward(&x, pass)?, pass)?;
-        let block = self.down.forward(&self.activation.forward(&inner)?, pass)?;
+        let block = pass.dropout(self.down.forward(&self.activation.forward(&inner)?, pass)?)?;
         Ok(ops::add(&x, &block)?)
     }
 }

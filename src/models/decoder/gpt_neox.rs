@@ -85,8 +85,10 @@ impl Layer for GptNeoXLayer {
             .attention
             .forward(part(0)?, part(1)?, part(2)?, context, cache)?;
         let [x, mixed] = reads::narrow(x, mixed, reads)?;
-        let attended = ops::add(&x, &self.output.forward(&mixed, pass)?)?;
+        let block = pass.dropout(self.output.forward(&mixed, pass)?)?;
+        let attended = ops::add(&x, &block)?;
         let read = if self.is_parallel { &x } else { &attended };
-        Ok(ops::add(&attended, &self.feed_forward(read, pass)?)?)
+        let block = pass.dropout(self.feed_forward(read, pass)?)?;
+        Ok(ops::add(&attended, &block)?)
     }
 }

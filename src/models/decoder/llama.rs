@@ -197,11 +197,11 @@ impl Layer for LlamaLayer {
         if let Some(norm) = &self.behind_attention {
             block = norm.forward(&block, pass)?;
         }
-        let x = ops::add(&x, &block)?;
+        let x = ops::add(&x, &pass.dropout(block)?)?;
         let mut block = self.feed_forward(&self.feed_forward_norm.forward(&x, pass)?, pass)?;
         if let Some(norm) = &self.behind_feed_forward {
             block = norm.forward(&block, pass)?;
         }
-        Ok(ops::add(&x, &block)?)
+        Ok(ops::add(&x, &pass.dropout(block)?)?)
     }
 }

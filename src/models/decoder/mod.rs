@@ -163,7 +163,13 @@ impl Decoder {
         let (rows, length) = inputs.input_ids.dims2()?;
         let reads = places.map(|places| Reads::new(rows, length, places));
         let reads = reads.transpose()?.map(Arc::new);
-        let embedded = pass.before_layers(|| self.embed(&inputs.input_ids, &context))?;
+        let embedded = pass.before_layers(|| {
+            let embedded = self.embed(&inputs.input_ids, &context)?;
+            Ok::<_, ModelError>(match self.config.family {
+                Family::Gpt2 | Family::GptNeoX => pass.dropout(embedded)?,
+                _ => embedded,
+            })
+        })?;
         ops::scope(&embedded, |x| {
             let mut x = x.clone();
             for (number, layer) in self.layers.iter().enumerate() {
