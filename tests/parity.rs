@@ -96,12 +96,12 @@ struct Dropped {
     std: Vec<f64>,
 }
 
-/// Without any one of the places a mean or a standard deviation changes by 2.6 % of the deviation or more (in `transformers`, by leaving out each).
-/// The bound is 2.4 %.
+/// Without any one of the places a mean or a standard deviation changes by 2.9 % of the deviation or more, measured in `transformers`;
+/// the bound is 1.7 %.
 #[test]
 fn what_is_dropped_is_dropped_where_transformers_drops_it() {
     const COPIES: usize = 512;
-    const PASSES: u64 = 100;
+    const PASSES: u64 = 200;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/dropout.json");
     let json = std::fs::read(file).expect("the fixture is committed");
     let all: BTreeMap<String, Dropped> = serde_json::from_slice(&json).expect("its fields");

@@ -53,9 +53,9 @@ impl Prefix {
         self.filled_by(Pass::eval())
     }
 
-    /// The same for gradients, with dropout masks drawn from `seed`.
-    pub fn record_training(&self, seed: u64) -> Pass {
-        self.filled_by(Pass::train(seed))
+    /// The same for gradients, with dropout as in [`Pass::train_dropping`].
+    pub fn record_training(&self, seed: u64, hidden: f64) -> Pass {
+        self.filled_by(Pass::train_dropping(seed, hidden))
     }
 
     fn filled_by(&self, pass: Pass) -> Pass {

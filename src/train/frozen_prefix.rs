@@ -1,7 +1,7 @@
 //! What the layers below the lowest trained group give of each row, kept from its first batch on and not computed again.
 //!
-//! It is kept by row, without padding, since a row meets others in each epoch. A frozen LoRA with dropout counts as trained: what it
-//! gives is drawn anew each time.
+//! It is kept by row, without padding, since a row meets others in each epoch. What has dropout counts as trained, a frozen LoRA or the base
+//! model: what it gives is drawn anew each time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ impl FrozenPrefix {
         parameters: &[Arc<Parameter>],
         batch: &Batch,
         seed: u64,
+        dropout: f64,
     ) -> Result<(Pass, Option<Prefix>)> {
         let of: Vec<_> = parameters
             .iter()
@@ -57,12 +58,13 @@ impl FrozenPrefix {
                 kept: Kept::Unknown,
             };
         }
+        let pass = Pass::train_dropping(seed, dropout);
         match self.start(batch)? {
-            Some(start) => Ok((Pass::train(seed).starting(start), None)),
-            None if matches!(self.kept, Kept::Nothing) => Ok((Pass::train(seed), None)),
+            Some(start) => Ok((pass.starting(start), None)),
+            None if matches!(self.kept, Kept::Nothing) => Ok((pass, None)),
             None => {
                 let record = Prefix::new();
-                Ok((record.record_training(seed), Some(record)))
+                Ok((record.record_training(seed, dropout), Some(record)))
             }
         }
     }

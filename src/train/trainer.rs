@@ -183,10 +183,10 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// From the next step on, drops the base model's activations at this rate, 0 at first: see [`Pass::dropout`]. Kept outputs
-    /// of frozen layers are those of a pass that drops nothing, so that with them it has no effect.
+    /// From the next step on, drops the base model's activations at this rate, 0 at first: see [`Pass::dropout`].
     pub fn set_dropout(&mut self, rate: f64) {
         self.dropout = rate;
+        self.below = FrozenPrefix::default(); // of passes at another rate
     }
 
     /// Goes on with the groups for which `keep` holds. The others are frozen where they are, and lose
@@ -267,7 +267,8 @@ impl<'a> Trainer<'a> {
             let draw = (self.step * self.config.accumulate + part) as u64;
             let seed = self.config.seed.rotate_left(24) ^ draw;
             let (pass, record) = if self.config.keep_frozen_layers {
-                self.below.pass(&self.parameters, &batch, seed)?
+                self.below
+                    .pass(&self.parameters, &batch, seed, self.dropout)?
             } else {
                 (Pass::train_dropping(seed, self.dropout), None)
             };

@@ -72,11 +72,21 @@ fn is_trained(group: &Group) -> bool {
 }
 
 /// Trains layer 1 and the head, until `change` does something to the model.
+fn run(name: &str, keep_frozen_layers: bool, change: impl Fn(&Bench)) -> Ran {
+    run_dropping(name, keep_frozen_layers, 0.0, change)
+}
+
+/// The same at this rate of the base model's dropout.
 #[expect(
     clippy::result_large_err,
     reason = "a step takes a function with the library's own error"
 )]
-fn run(name: &str, keep_frozen_layers: bool, change: impl Fn(&Bench)) -> Ran {
+fn run_dropping(
+    name: &str,
+    keep_frozen_layers: bool,
+    dropout: f64,
+    change: impl Fn(&Bench),
+) -> Ran {
     let bench = Bench::open(name, 3, DType::F64);
     set_layers(&bench, 1);
     let (encoded, padding) = rows(name, ROWS);
@@ -110,6 +120,7 @@ fn run(name: &str, keep_frozen_layers: bool, change: impl Fn(&Bench)) -> Ran {
         vec![5e-3; bench.groups.len()],
         config,
     );
+    trainer.set_dropout(dropout);
     let mut losses = Vec::new();
     for step in 0..STEPS {
         if step == CHANGE {
@@ -190,6 +201,17 @@ fn lower(bench: &Bench, state: State) -> &Group {
     found.expect("a group")
 }
 
+#[test]
+fn a_base_model_with_dropout_is_computed_each_time() {
+    for name in MODELS {
+        let run = |keeps: bool, rate: f64| run_dropping(name, keeps, rate, |_| {});
+        let (kept, plain) = (run(true, 0.2), run(false, 0.2));
+        assert_same(&kept, &plain);
+        assert!(kept.starts.iter().all(|start| start.unwrap_or(0) == 0));
+        assert_ne!(plain.losses, run(false, 0.0).losses, "{name}");
+    }
+}
+
 /// Kept, one mask would stand for all.
 #[test]
 fn a_frozen_lora_with_dropout_is_computed_each_time() {
@@ -210,7 +232,7 @@ fn a_frozen_lora_with_dropout_is_computed_each_time() {
                 });
             }
             let record = Prefix::new();
-            let pass = record.record_training(7);
+            let pass = record.record_training(7, 0.0);
             model.forward(&golden.inputs, &pass).expect("logits");
             record.layers_below(&heads)
         };
